@@ -1,0 +1,1 @@
+"""Frozen facts: releases, verdicts, the state of the traffic plane, journal legs. Standard library only."""

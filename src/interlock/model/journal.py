@@ -1,0 +1,47 @@
+"""One leg of one request, as the prediction journal keeps it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Arm(StrEnum):
+    """Which model version was asked."""
+
+    INCUMBENT = "incumbent"
+    CANDIDATE = "candidate"
+
+
+class Role(StrEnum):
+    """Whether the user waited for this answer (live) or it was a mirrored copy (mirror)."""
+
+    LIVE = "live"
+    MIRROR = "mirror"
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """
+    What one arm did with one request. Two legs with one `request_id` are a pair: the same input, scored by both arms.
+
+    arm:          the arm the request was routed to; a candidate leg that was rescued by the incumbent stays a candidate leg.
+    status_code:  the arm's own HTTP status; 0 = no answer of its own (time-out, reset, dead, or rescued by the incumbent).
+    latency_ms:   request received -> response complete, at the traffic plane; None when the arm gave no answer of its own.
+    prediction:   response body as text, at most the capture limit; None when there was none or it was cut.
+    received_at_seconds: Unix time at which the leg reached the collector, for windows only, never for durations.
+    input_digest: first 16 hex digits of the SHA-256 of the request body; both legs of a pair have the same.
+    """
+
+    request_id: str
+    arm: Arm
+    role: Role
+    received_at_seconds: float
+    status_code: int
+    latency_ms: float | None
+    input_digest: str
+    prediction: str | None
+    served_by: str
+
+    @property
+    def failed(self) -> bool:
+        """The arm gave no answer of its own, or a 5xx. A 4xx is the client's fault and no failure of the arm."""
+        return self.status_code == 0 or self.status_code >= 500

@@ -1,0 +1,60 @@
+"""The traffic plane as it was observed, and the receipt of a rollback."""
+
+from dataclasses import dataclass
+
+from interlock.model.release import ModelVersion
+
+ALL_TRAFFIC_BPS = 10_000  # basis points: 1 bps = 0.01 % of live requests
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """One model server process. `ready` was read from its `/ping`; `resident_mib` from the operating system."""
+
+    version: ModelVersion
+    pid: int
+    port: int
+    ready: bool
+    resident_mib: float
+    restart_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneState:
+    """What the plane does now, read back from Envoy and the processes, not what it was asked to do."""
+
+    incumbent: ServerState | None
+    candidate: ServerState | None
+    candidate_weight_bps: int
+    is_mirroring: bool
+    release_id: str | None
+    token: int
+    lease_remaining_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureCounts:
+    """Copies the plane gave up on so that users stay unaffected, cumulative since it started."""
+
+    mirrors_dropped_count: int
+    captures_dropped_count: int
+    live_requests_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackStep:
+    """One step of a rollback, reported only after it was observed. `elapsed_seconds` counts from the rollback's start."""
+
+    name: str
+    observed: str
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackReceipt:
+    """Proof of a rollback: what was observed after each step, and when."""
+
+    reason: str
+    incumbent: str
+    steps: tuple[RollbackStep, ...]
+    elapsed_seconds: float
