@@ -1,0 +1,160 @@
+"""What the core needs of the world, as Protocols. Adapters fulfil them; `interlock.wiring` chooses which."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from interlock.model.journal import Leg
+from interlock.model.plane import CaptureCounts, PlaneState
+from interlock.model.release import ModelVersion
+
+
+class Clock(Protocol):
+    """Time, injected. Durations come from `monotonic`; `utc_now` is for the record only."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never jumps."""
+        ...
+
+    def utc_now(self) -> datetime:
+        """The wall clock, timezone-aware."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredVersion:
+    """One model version as the registry describes it now."""
+
+    name: str
+    version: str
+    stage: str
+    aliases: tuple[str, ...]
+    tags: Mapping[str, str]
+    updated_at_ms: int
+
+
+class Registry(Protocol):
+    """The model registry. Every setter returns only after the new value was read back."""
+
+    def read_version(self, name: str, version: str) -> RegisteredVersion:
+        """The version, or ServiceRefused naming what does not exist."""
+        ...
+
+    def read_versions(self, name: str) -> Sequence[RegisteredVersion]:
+        """Every version of a model."""
+        ...
+
+    def read_champion(self, name: str) -> str | None:
+        """The version that holds the alias `champion`, or None."""
+        ...
+
+    def set_champion(self, name: str, version: str) -> None:
+        """Move alias `champion` and stage Production to this version; another Production version becomes Archived. Idempotent."""
+        ...
+
+    def set_stage(self, name: str, version: str, stage: str) -> None:
+        """Move one version to a stage. Idempotent."""
+        ...
+
+    def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Write tags on one version."""
+        ...
+
+
+class Traffic(Protocol):
+    """
+    The traffic plane. Moves towards the candidate need the release's token; moves towards the incumbent never do.
+
+    Raises ServiceUnavailable when the plane does not answer, ConcurrencyError when the token is stale,
+    ServiceRefused when the plane says no.
+    """
+
+    def observe(self) -> PlaneState:
+        """What the plane does now, read back."""
+        ...
+
+    def adopt(self, version: ModelVersion, *, server: str, thread_count: int) -> PlaneState:
+        """Make this version the first incumbent. Refused when there is one: later versions come by release only."""
+        ...
+
+    def begin(self, release_id: str, *, lease_seconds: float) -> int:
+        """Reserve the plane for one release and return its token. ConcurrencyError while another release holds it."""
+        ...
+
+    def load_candidate(self, version: ModelVersion, *, server: str, thread_count: int, token: int) -> None:
+        """Ask for a model server with this version; `observe().candidate.ready` tells when it answers."""
+        ...
+
+    def set_mirroring(self, *, enabled: bool, token: int) -> None:
+        """Mirror and capture both directions, or stop doing so."""
+        ...
+
+    def set_weight(self, weight_bps: int, *, lease_seconds: float, token: int) -> None:
+        """Ask for a candidate share in basis points, held for `lease_seconds` unless renewed."""
+        ...
+
+    def renew(self, *, lease_seconds: float, token: int) -> None:
+        """Hold the reservation and the candidate's share for another `lease_seconds`."""
+        ...
+
+    def promote(self, *, token: int) -> None:
+        """Make the candidate the incumbent, for good: its share becomes everybody's, the former incumbent drains and stops."""
+        ...
+
+    def restore_incumbent(self, *, reason: str) -> None:
+        """Ask for all traffic on the incumbent, mirroring off. Needs no token. Idempotent."""
+        ...
+
+    def end(self, *, token: int | None) -> None:
+        """Stop the candidate's server and give the plane free for the next release. Refused while the candidate has traffic."""
+        ...
+
+    def probe(self, count: int) -> Mapping[str, int]:
+        """Send `count` requests through the live listener and count which `name/version` answered; "" counts failures."""
+        ...
+
+    def capture_counts(self) -> CaptureCounts:
+        """What mirroring and capture have dropped so far."""
+        ...
+
+
+class Journal(Protocol):
+    """The prediction journal, read as it grows."""
+
+    def read_new(self) -> Sequence[Leg]:
+        """Legs that arrived since the last call, oldest first."""
+        ...
+
+
+class EvidenceStore(Protocol):
+    """Append-only records, one list per release."""
+
+    def append(self, release_id: str, kind: str, payload: Mapping[str, Any]) -> None:
+        """Write one record and return after it is durable."""
+        ...
+
+    def read(self, release_id: str) -> Sequence[Mapping[str, Any]]:
+        """All records of one release, oldest first."""
+        ...
+
+    def list_releases(self) -> Sequence[str]:
+        """Release ids, oldest first."""
+        ...
+
+
+class ModelFiles(Protocol):
+    """Local copies of model artifacts, named by their digest."""
+
+    def fetch(self, name: str, version: str) -> tuple[ModelVersion, Path]:
+        """Download once and pin: the version with its digest, and the directory. ArtifactError when it cannot be used."""
+        ...
+
+    def directory(self, version: ModelVersion) -> Path:
+        """Where a fetched version lies."""
+        ...

@@ -1,0 +1,1 @@
+"""Release profiles: versioned policy, read strictly."""
