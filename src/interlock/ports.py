@@ -91,6 +91,10 @@ class Traffic(Protocol):
         """Ask for a model server with this version; `observe().candidate.ready` tells when it answers."""
         ...
 
+    def candidate_failure(self) -> str | None:
+        """Why the candidate's server ended by itself; None while it runs or none is loaded."""
+        ...
+
     def set_mirroring(self, *, enabled: bool, token: int) -> None:
         """Mirror and capture both directions, or stop doing so."""
         ...
@@ -129,6 +133,14 @@ class Journal(Protocol):
 
     def read_new(self) -> Sequence[Leg]:
         """Legs that arrived since the last call, oldest first."""
+        ...
+
+
+class Submitter(Protocol):
+    """Whatever starts release runs."""
+
+    def submit(self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str) -> str:
+        """Ask for a run of `flow/deployment`; the same key gives the same run. Returns the run's id."""
         ...
 
 

@@ -5,6 +5,7 @@ A profile is read in one screen: no inheritance, no includes. A looser number is
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
@@ -21,6 +22,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]*$", max_lengt
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _refuse_twins(kind: str, names: Sequence[str]) -> None:
+    if twins := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{kind} {', '.join(twins)} is named more than once")
 
 
 class Metric(_Strict):
@@ -46,6 +52,11 @@ class Evaluation(_Strict):
     label_column: Name
     min_row_count: PositiveInt
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _each_metric_once(self) -> Self:
+        _refuse_twins("metric", [metric.name for metric in self.metrics])
+        return self
 
 
 class LatencyLimit(_Strict):
@@ -79,7 +90,8 @@ class Drift(_Strict):
     Evidently's drift checks between `reference` and `current` rows, and of the predictions on both.
 
     `max_column_distance` is the normed Wasserstein distance (numbers) above which a column has drifted;
-    `max_drifted_share` is the share of columns that may have. Nulls and infinities are counted before Evidently runs.
+    `max_drifted_share` is the share of columns that may have, and `max_single_column_distance` what no column may exceed: one feature in a
+    wrong unit is a small share. Nulls, infinities and stuck columns are counted before Evidently runs.
     """
 
     reference: str
@@ -89,8 +101,18 @@ class Drift(_Strict):
     max_row_count: PositiveInt
     max_column_distance: PositiveFloat
     max_drifted_share: Annotated[FiniteFloat, Field(ge=0, lt=1)]
+    max_single_column_distance: PositiveFloat
     max_prediction_distance: PositiveFloat
     max_null_percent: Percent
+
+    @model_validator(mode="after")
+    def _can_be_satisfied(self) -> Self:
+        _refuse_twins("column", self.columns)
+        if self.max_row_count < self.min_row_count:
+            raise ValueError(f"max_row_count {self.max_row_count} is below min_row_count {self.min_row_count}: no data could be enough")
+        if self.max_single_column_distance < self.max_column_distance:
+            raise ValueError("max_single_column_distance is below max_column_distance: one drifted column would already fail")
+        return self
 
 
 class Gates(_Strict):
@@ -194,8 +216,15 @@ class ReleaseProfile(_Strict):
     name: Name
     description: Annotated[str, Field(min_length=10)]
     output_type: Literal["label", "probability", "regression"]
+    regression_scale: PositiveFloat | None  # a difference this large counts as full divergence; null unless output_type is regression
     serving: Serving
     gates: Gates
     canary: Canary
     judge: Judge
     recovery_time_objective_seconds: Annotated[FiniteFloat, Field(gt=0, le=300)]
+
+    @model_validator(mode="after")
+    def _scale_fits_the_output(self) -> Self:
+        if (self.output_type == "regression") != (self.regression_scale is not None):
+            raise ValueError(f"regression_scale is {self.regression_scale}: give a number for output_type regression, null for any other")
+        return self

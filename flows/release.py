@@ -1,0 +1,71 @@
+"""The release: candidate -> gates -> shadow -> canary -> promote -> bake -> finalise, or rollback."""
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from interlock.errors import ArtifactError, ConcurrencyError, ReleaseError
+from interlock.model.release import Decision
+from interlock.model.verdict import Outcome, worst
+from tasks.analysis import HALTED, PASSED, final_look, open_analysis, plan, plan_last, watch
+from tasks.conclusion import conclude, failed, lost, rejected_at_intake
+from tasks.drift import drift_gate
+from tasks.evaluation import evaluation_gate
+from tasks.evidence import publish_gates
+from tasks.latency import latency_gate
+from tasks.memory import memory_gate
+from tasks.policy import read_policy
+from tasks.traffic import ReleaseSession, finalise, incumbent_kept, open_release, promote, start_candidate
+
+
+@flow(name="release", flow_run_name="release {model_name}/{version} under {profile_name}", timeout_seconds=4 * 3600)
+def release(model_name: str, version: str, profile_name: str) -> State[str]:
+    """
+    Bring one model version to all traffic, or leave the incumbent where it was.
+
+    Ends as Promoted, Held, Rejected or RolledBack. Nothing can be skipped, forced or loosened here: policy is the release profile.
+
+    Args:
+        model_name: registered model in MLflow.
+        version: its version, as MLflow numbers it.
+        profile_name: a file in profiles/, without its ending.
+    """
+    try:
+        session = open_release(model_name, version, read_policy(profile_name))
+    except ArtifactError as error:
+        return rejected_at_intake(model_name, version, str(error))
+    except ReleaseError as error:
+        return failed(error)
+    try:
+        with incumbent_kept(session):
+            return _bring_to_traffic(session)
+    except ArtifactError as error:
+        return conclude(session, Decision.REJECTED, str(error))
+    except ConcurrencyError as error:
+        return lost(session, str(error))
+    except ReleaseError as error:
+        return failed(error)
+
+
+def _bring_to_traffic(session: ReleaseSession) -> State[str]:
+    start_candidate(session)
+    verdicts = [evaluation_gate(session), latency_gate(session), memory_gate(session), drift_gate(session)]
+    publish_gates(session, verdicts)
+    if (verdict := worst(verdicts)).outcome is not Outcome.PASS:
+        return conclude(session, Decision.REJECTED if verdict.outcome is Outcome.FAIL else Decision.HELD, verdict.reason)
+
+    analysis = open_analysis(session)
+    for phase in plan(session):
+        judgement = watch(session, analysis, phase)
+        if judgement.outcome == HALTED:
+            return conclude(session, Decision.ROLLED_BACK, judgement.reason)
+    judgement = final_look(session, analysis)
+    if judgement.outcome != PASSED:
+        return conclude(session, Decision.ROLLED_BACK if judgement.outcome == HALTED else Decision.HELD, judgement.reason)
+
+    bake = plan_last(session)
+    promote(session, analysis, bake)
+    judgement = watch(session, analysis, bake)
+    if judgement.outcome == HALTED:
+        return conclude(session, Decision.ROLLED_BACK, judgement.reason)
+    finalise(session)
+    return conclude(session, Decision.PROMOTED, judgement.reason)

@@ -1,0 +1,1 @@
+"""The world outside, one module each; the only importers of service clients."""

@@ -1,0 +1,80 @@
+"""Evidence in a directory: one append-only JSON-lines file per release, every record on disk before the call returns."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from interlock.errors import EvidenceError, ServiceUnavailable
+from interlock.ports import Clock
+
+_RELEASE_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,150}$")
+
+
+class EvidenceFiles:
+    """Records of releases; a record is {seq, at, kind, ...payload}, `seq` counting from 0 without a gap."""
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._next: dict[str, int] = {}
+
+    def append(self, release_id: str, kind: str, payload: Mapping[str, Any]) -> None:
+        """
+        Write one record durably.
+
+        Raises:
+            ServiceUnavailable: the disk is full or cannot be written.
+            EvidenceError: the payload holds NaN, an infinity or something JSON cannot say.
+        """
+        sequence = self._next[release_id] if release_id in self._next else len(self.read(release_id))
+        record = {"seq": sequence, "at": self._clock.utc_now().isoformat(), "kind": kind, **payload}
+        try:
+            line = json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
+        except (ValueError, TypeError) as error:
+            raise EvidenceError(f"record {kind} of {release_id} cannot be written as JSON: {error}") from error
+        try:
+            descriptor = os.open(self._path(release_id), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(descriptor, line.encode())
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise ServiceUnavailable(
+                f"evidence of {release_id} cannot be written ({error.strerror}): free space on {self._directory}"
+            ) from error
+        self._next[release_id] = sequence + 1
+
+    def read(self, release_id: str) -> Sequence[Mapping[str, Any]]:
+        """
+        All records of one release, oldest first; empty when there are none.
+
+        Raises:
+            EvidenceError: a record is not JSON or the numbering has a gap.
+        """
+        path = self._path(release_id)
+        if not path.exists():
+            return []
+        records: list[Mapping[str, Any]] = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise EvidenceError(f"{path}, record {number} is not readable: the evidence was cut or changed") from error
+            if record.get("seq") != number:
+                raise EvidenceError(f"{path}, record {number} is numbered {record.get('seq')}: the evidence was cut or changed")
+            records.append(record)
+        return records
+
+    def list_releases(self) -> Sequence[str]:
+        """Release ids, oldest first."""
+        files = sorted(self._directory.glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+        return [path.stem for path in files]
+
+    def _path(self, release_id: str) -> Path:
+        if not _RELEASE_ID.match(release_id):
+            raise EvidenceError(f"{release_id!r} is no release id: use letters, digits, dot, dash and underscore")
+        return self._directory / f"{release_id}.jsonl"

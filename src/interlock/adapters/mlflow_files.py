@@ -1,0 +1,83 @@
+"""Model files fetched from MLflow, kept in a directory named by their digest."""
+
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from interlock.errors import ArtifactError, ServiceUnavailable
+from interlock.model.release import ModelVersion
+from interlock.serving.digest import artifact_digest
+
+
+class MlflowFiles:
+    """Local, digest-named copies of model versions: what is judged, loaded and served is one and the same directory."""
+
+    def __init__(self, tracking_url: str, models_directory: Path) -> None:
+        self._tracking_url = tracking_url
+        self._models = models_directory
+
+    def fetch(self, name: str, version: str) -> tuple[ModelVersion, Path]:
+        """
+        Download the version's files and pin them by digest. Idempotent.
+
+        Raises:
+            ArtifactError: there are no files, no MLmodel, or no signature.
+            ServiceUnavailable: MLflow does not deliver them.
+        """
+        with tempfile.TemporaryDirectory(dir=self._models, prefix=".fetch-") as scratch:
+            downloaded = self._download(name, version, Path(scratch))
+            _require_signature(downloaded, f"{name}/{version}")
+            pinned = ModelVersion(name, version, artifact_digest(downloaded))
+            target = self.directory(pinned)
+            if not target.exists():
+                shutil.move(downloaded, target)
+        if artifact_digest(target) != pinned.digest:
+            raise ArtifactError(f"the local copy of {pinned.label} in {target} was changed since it was fetched: delete that directory")
+        return pinned, target
+
+    def directory(self, version: ModelVersion) -> Path:
+        """Where a fetched version lies."""
+        return self._models / version.digest.removeprefix("sha256:")
+
+    def _download(self, name: str, version: str, scratch: Path) -> Path:
+        os.environ.setdefault("DO_NOT_TRACK", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the default waits for minutes before it says that MLflow is down
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        import mlflow
+        import mlflow.artifacts
+        from mlflow.exceptions import MlflowException
+
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(self._tracking_url)  # `tracking_uri=` of the download does not reach the registry that `models:/` asks
+        mlflow.set_registry_uri(self._tracking_url)
+        try:
+            path = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}", dst_path=str(scratch / "files"))
+        except MlflowException as error:
+            if "API request" in str(error) and "failed with exception" in str(error):
+                raise ServiceUnavailable(f"MLflow at {self._tracking_url} does not deliver {name}/{version}: is it up?") from error
+            raise ArtifactError(f"{name}/{version} has no artifacts that can be downloaded: {_first_sentence(error)}") from error
+        except OSError as error:
+            raise ArtifactError(f"{name}/{version} cannot be downloaded: {_first_sentence(error)}") from error
+        return Path(path)
+
+
+def _require_signature(directory: Path, label: str) -> None:
+    import yaml
+
+    try:
+        described = yaml.safe_load((directory / "MLmodel").read_text())
+        signature = described["signature"]
+        complete = bool(signature["inputs"]) and bool(signature["outputs"])
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ArtifactError(f"{label} has no readable MLmodel file: log the model again ({type(error).__name__})") from error
+    except (KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise ArtifactError(f"{label} has no signature with inputs and outputs: log the model with mlflow.models.infer_signature")
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,100 @@
+"""
+The MLflow model registry over its REST protocol.
+
+The mlflow package is not imported: it costs seconds in every process, and a rollback has none to spare.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from interlock.adapters.http_service import HttpService
+from interlock.errors import ServiceRefused, TrafficNotConverged
+from interlock.ports import RegisteredVersion
+
+CHAMPION = "champion"
+PRODUCTION = "Production"
+ARCHIVED = "Archived"
+_API = "/api/2.0/mlflow"
+
+
+class MlflowRegistry:
+    """Stages, aliases and tags of model versions. Setters read back what they set."""
+
+    def __init__(self, tracking_url: str, *, timeout_seconds: float = 5.0) -> None:
+        self._service = HttpService("the MLflow registry", tracking_url, timeout_seconds=timeout_seconds)
+
+    def read_version(self, name: str, version: str) -> RegisteredVersion:
+        """The version; ServiceRefused when the model or the version does not exist."""
+        answer = self._service.get(f"{_API}/model-versions/get", name=name, version=version)
+        return _version(answer["model_version"], self._aliases(name))
+
+    def read_versions(self, name: str) -> Sequence[RegisteredVersion]:
+        """Every version of the model, most recently changed first; empty when there is no such model."""
+        aliases, versions, page = self._aliases(name), [], ""
+        while True:
+            quoted = name.replace("'", "''")
+            answer = self._service.get(
+                f"{_API}/model-versions/search",
+                filter=f"name='{quoted}'",
+                order_by="last_updated_timestamp DESC",
+                max_results=200,
+                **({"page_token": page} if page else {}),
+            )
+            versions += [_version(item, aliases) for item in answer.get("model_versions", [])]
+            if not (page := answer.get("next_page_token", "")):
+                return versions
+
+    def read_champion(self, name: str) -> str | None:
+        """The version with alias `champion`; None when the model or the alias does not exist."""
+        return next((version for version, names in self._aliases(name).items() if CHAMPION in names), None)
+
+    def set_champion(self, name: str, version: str) -> None:
+        """Alias `champion` and stage Production to this version, the former one archived; read back. Idempotent."""
+        if self.read_champion(name) != version:
+            self._service.post(f"{_API}/registered-models/alias", {"name": name, "alias": CHAMPION, "version": version})
+        if self.read_version(name, version).stage != PRODUCTION:
+            self._transition(name, version, PRODUCTION, archive_existing=True)
+        observed, stage = self.read_champion(name), self.read_version(name, version).stage
+        if observed != version or stage != PRODUCTION:
+            raise TrafficNotConverged(
+                f"MLflow says champion={observed}, stage={stage} for {name}, wanted champion={version}, stage={PRODUCTION}"
+            )
+
+    def set_stage(self, name: str, version: str, stage: str) -> None:
+        """Move one version to a stage; read back. Idempotent."""
+        if self.read_version(name, version).stage != stage:
+            self._transition(name, version, stage, archive_existing=False)
+        if (observed := self.read_version(name, version).stage) != stage:
+            raise TrafficNotConverged(f"MLflow says {name} version {version} is in stage {observed}, wanted {stage}")
+
+    def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Write tags on one version."""
+        for key, value in tags.items():
+            self._service.post(f"{_API}/model-versions/set-tag", {"name": name, "version": version, "key": key, "value": value})
+
+    def _transition(self, name: str, version: str, stage: str, *, archive_existing: bool) -> None:
+        body = {"name": name, "version": version, "stage": stage, "archive_existing_versions": archive_existing}
+        self._service.post(f"{_API}/model-versions/transition-stage", body)
+
+    def _aliases(self, name: str) -> dict[str, tuple[str, ...]]:
+        try:
+            model = self._service.get(f"{_API}/registered-models/get", name=name)["registered_model"]
+        except ServiceRefused:
+            return {}
+        aliases: dict[str, tuple[str, ...]] = {}
+        for item in model.get("aliases", []):
+            version = str(item["version"])
+            aliases[version] = (*aliases.get(version, ()), str(item["alias"]))
+        return aliases
+
+
+def _version(item: Mapping[str, Any], aliases: Mapping[str, tuple[str, ...]]) -> RegisteredVersion:
+    version = str(item["version"])
+    return RegisteredVersion(
+        name=str(item["name"]),
+        version=version,
+        stage=str(item.get("current_stage", "None")),
+        aliases=aliases.get(version, ()),
+        tags={str(tag["key"]): str(tag["value"]) for tag in item.get("tags", [])},
+        updated_at_ms=int(item.get("last_updated_timestamp", 0)),
+    )

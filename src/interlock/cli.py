@@ -1,0 +1,142 @@
+"""The `interlock` command. Errors are one sentence on stderr: exit 1, or 2 when the stack cannot be started as asked."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from interlock.errors import PolicyError, ReleaseError, StateError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Release control plane for ML models.")
+profile_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Release profiles.")
+app.add_typer(profile_app, name="profile")
+
+State = Annotated[Path | None, typer.Option("--state", help="State directory; INTERLOCK_STATE_DIR, else .interlock.")]
+Port = typer.Option(min=0, max=65535, help="0 = any free port.")
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one sentence and a non-zero exit."""
+    try:
+        app()
+    except (StateError, PolicyError) as error:
+        _fail(error, code=2)
+    except ReleaseError as error:
+        _fail(error, code=1)
+
+
+@app.command()
+def up(
+    model: Annotated[str, typer.Option(help="Registered model that this plane serves.")],
+    profile: Annotated[str, typer.Option(help="Release profile of every release on this plane.")],
+    state: State = None,
+    live_port: Annotated[int, Port] = 0,
+    page_port: Annotated[int, Port] = 0,
+    mlflow_port: Annotated[int, Port] = 0,
+    prefect_port: Annotated[int, Port] = 0,
+) -> None:
+    """Start, supervise and stop the whole stack on this machine. Ends with Ctrl-C or SIGTERM."""
+    from interlock.adapters.clock import SystemClock
+    from interlock.plane.state_directory import StackAddresses
+    from interlock.plane.supervisor import Supervisor, UpOptions
+    from interlock.wiring import registry_poller, state_directory
+
+    console, directory = Console(stderr=True), state_directory(state)
+    options = UpOptions(model, profile, live_port, page_port, mlflow_port, prefect_port)
+    poller = registry_poller(directory, model_name=model, profile_name=profile)  # reads the profile: a wrong one stops here
+
+    def say(text: str) -> None:
+        console.print(f"[dim]interlock[/dim] {text}", highlight=False)
+
+    def on_ready(addresses: StackAddresses) -> None:
+        table = Table("part", "address", title="Interlock is up", title_justify="left")
+        for part, address in (
+            ("live requests", f"{addresses.live_url}/invocations"),
+            ("live page", addresses.page_url),
+            ("Prefect", addresses.prefect_url.removesuffix("/api")),
+            ("MLflow", addresses.mlflow_url),
+        ):
+            table.add_row(part, address)
+        console.print(table)
+
+    say(f"starting in {directory.root}")
+    supervisor = Supervisor(directory, options, clock=SystemClock(), say=say, poll_registry=poller)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    supervisor.run(on_ready=on_ready)
+
+
+@app.command()
+def adopt(model: str, version: str, state: State = None, server: str = "interlock", threads: int = 4) -> None:
+    """Take over the version that serves today as the first incumbent. Later versions come by a release only."""
+    from interlock.control.adoption import adopt_incumbent
+    from interlock.wiring import open_services, state_directory
+
+    adopted = adopt_incumbent(open_services(state_directory(state)), model, version, server=server, thread_count=threads)
+    Console().print(f"{adopted.label} serves all requests ({adopted.digest})", highlight=False)
+
+
+@app.command()
+def rollback(reason: Annotated[str, typer.Option(help="Why, for the record.")] = "asked for by a person", state: State = None) -> None:
+    """All traffic to the incumbent, then the registry in line; prints the seconds of each observed step."""
+    from interlock.control.rollback import roll_back
+    from interlock.wiring import open_services, state_directory
+
+    services = open_services(state_directory(state))
+    candidate = services.traffic.observe().candidate
+    receipt = roll_back(
+        services.traffic,
+        services.registry,
+        services.clock,
+        reason=reason,
+        candidate=candidate.version if candidate else None,
+        token=None,
+    )
+    table = Table("step", "observed", "after seconds", title=f"Rollback to {receipt.incumbent}", title_justify="left")
+    for step in receipt.steps:
+        table.add_row(step.name, step.observed, f"{step.elapsed_seconds:.3f}")
+    Console().print(table)
+
+
+@app.command()
+def status(
+    release_id: Annotated[str | None, typer.Argument(help="A release; without it, all of them.")] = None, state: State = None
+) -> None:
+    """What was released, and how it ended; or one release whole, from its evidence."""
+    from interlock.status import print_release, print_releases
+    from interlock.wiring import evidence_store, state_directory
+
+    store = evidence_store(state_directory(state))
+    if release_id:
+        print_release(store, release_id)
+    else:
+        print_releases(store)
+
+
+@profile_app.command("check")
+def profile_check(names: Annotated[list[str] | None, typer.Argument(help="Profiles; without any, all of them.")] = None) -> None:
+    """Read release profiles strictly; exit 2 when one is wrong."""
+    from interlock.profile.reader import list_profiles, read_profile
+
+    for name in names or list_profiles():
+        loaded = read_profile(name)
+        typer.echo(f"{name}: good, {loaded.digest}")
+
+
+@app.command()
+def demo(
+    state: State = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table here.")] = None,
+) -> None:
+    """Release a good flight-delay model and roll back three bad ones, on live traffic, with no hand on it."""
+    from interlock.demo.driver import run_demo
+
+    sys.exit(run_demo(state or Path(".interlock") / "demo", json_file))
+
+
+def _fail(error: ReleaseError, *, code: int) -> None:
+    typer.echo(f"interlock: {error}", err=True)
+    sys.exit(code)

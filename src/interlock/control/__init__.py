@@ -1,0 +1,1 @@
+"""The imperative shell over ports: gates, analysis loop, rollback, intake. Knows no Prefect."""

@@ -1,0 +1,172 @@
+"""The analysis loop: once a second read the journal, judge, record, and renew the lease, or stop."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from interlock.control.session import ReleaseSession
+from interlock.errors import ConcurrencyError, TrafficNotConverged
+from interlock.judge.evaluate import judge_final, judge_tick
+from interlock.judge.pairs import PairJoiner
+from interlock.judge.policy import JudgePolicy
+from interlock.judge.readings import Judgement, JudgeOutcome
+from interlock.judge.tally import Tally
+from interlock.model.plane import PlaneState
+from interlock.plan.phases import Phase, planned_seconds
+from interlock.profile.schema import ReleaseProfile
+
+TICK_SECONDS = 1.0
+CONVERGE_SECONDS = 5.0
+NOT_READY_SECONDS = 3.0  # one late `/ping` on a busy machine is no outage; three seconds without one is
+HALT = JudgeOutcome.HALT
+
+
+class Analysis:
+    """The judge at work on one release: what it has counted, and how long since it could see."""
+
+    def __init__(self, session: ReleaseSession, *, on_tick: Callable[[Phase, Judgement], None] | None = None) -> None:
+        self._session = session
+        self._services = session.services
+        self._policy = judge_policy(session.profile)
+        self._journal = session.services.open_journal()
+        self._on_tick = on_tick
+        started_at = session.services.clock.utc_now().timestamp()
+        self._joiner = PairJoiner(
+            deadline_seconds=session.profile.judge.pair_deadline_seconds,
+            judging_since_seconds=started_at,
+            output_type=session.profile.output_type,
+            regression_scale=session.profile.regression_scale,
+        )
+        self._tally = Tally(start_seconds=started_at, window_seconds=session.profile.judge.restart_window_seconds)
+        self._now_seconds = started_at
+        self._counts = session.services.traffic.capture_counts()
+        self._last_tick_at = session.services.clock.monotonic()
+        self._ready_at = self._last_tick_at
+        self._phase: Phase | None = None
+
+    def watch(self, phase: Phase) -> Judgement:
+        """
+        Give the candidate the phase's share and judge it once a second until the phase is over or the judge halts.
+
+        Raises:
+            TrafficNotConverged: the plane did not take the share over.
+            ConcurrencyError: this release has lost the plane.
+        """
+        self.move_to(phase)
+        clock, started = self._services.clock, self._services.clock.monotonic()
+        while True:
+            clock.sleep(max(0.0, self._last_tick_at + TICK_SECONDS - clock.monotonic()))
+            judgement = self._tick(phase)
+            if judgement.outcome == HALT or clock.monotonic() - started >= phase.bake_seconds:
+                return judgement
+
+    def final_look(self) -> Judgement:
+        """The one look, declared before the canary, at which the candidate can pass."""
+        judgement = judge_final(self._tally, self._policy)
+        self._session.record("final look", **described(judgement), tally=self._tally.to_dict())
+        return judgement
+
+    def move_to(self, phase: Phase) -> None:
+        """Ask for the phase's share and return after it was read back. Does nothing when the candidate has that phase already."""
+        if self._phase == phase:
+            return
+        traffic, token = self._services.traffic, self._session.release.token
+        lease_seconds = self._session.profile.canary.lease_seconds
+        traffic.set_mirroring(enabled=True, token=token)
+        traffic.set_weight(phase.weight_bps, lease_seconds=lease_seconds, token=token)
+        deadline = self._services.clock.monotonic() + CONVERGE_SECONDS
+        while (observed := traffic.observe().candidate_weight_bps) != phase.weight_bps:
+            if self._services.clock.monotonic() > deadline:
+                raise TrafficNotConverged(f"the plane serves {observed} bps after {CONVERGE_SECONDS:g} s, wanted {phase.weight_bps} bps")
+            self._services.clock.sleep(0.05)
+        self._session.record("phase", phase=phase.name, weight_bps=observed, bake_seconds=phase.bake_seconds)
+        self._phase = phase
+
+    def _tick(self, phase: Phase) -> Judgement:
+        clock = self._services.clock
+        gap_seconds, self._last_tick_at = clock.monotonic() - self._last_tick_at, clock.monotonic()
+        state = self._services.traffic.observe()
+        self._count(phase)
+        judgement = self._plane_problem(state, phase, gap_seconds) or judge_tick(self._tally, self._policy)
+        if judgement.outcome == HALT:  # first of all, before anything is written: users are on the candidate
+            self._services.traffic.restore_incumbent(reason=judgement.reason)
+        self._session.record("tick", phase=phase.name, **described(judgement), **_infrastructure(state))
+        if self._on_tick:
+            self._on_tick(phase, judgement)
+        if judgement.outcome != HALT:
+            lease_seconds = self._session.profile.canary.lease_seconds
+            self._services.traffic.renew(lease_seconds=lease_seconds, token=self._session.release.token)
+        return judgement
+
+    def _count(self, phase: Phase) -> None:
+        legs = self._journal.read_new()
+        counts = self._services.traffic.capture_counts()
+        dropped = (counts.mirrors_dropped_count - self._counts.mirrors_dropped_count) + (
+            counts.captures_dropped_count - self._counts.captures_dropped_count
+        )
+        self._counts = counts
+        self._now_seconds = max([self._now_seconds, *(leg.received_at_seconds for leg in legs)])
+        self._joiner.offer(legs)
+        self._tally.add(self._joiner.collect(now_seconds=self._now_seconds, explained_missing_count=max(0, dropped)), step=phase.index)
+
+    def _plane_problem(self, state: PlaneState, phase: Phase, gap_seconds: float) -> Judgement | None:
+        """What is wrong with the plane itself, if anything: it halts, whatever the predictions look like."""
+        if state.token != self._session.release.token or state.release_id != self._session.release.release_id:
+            raise ConcurrencyError(
+                f"the plane is held by {state.release_id or 'nobody'}: this release has lost it (rolled back, or its lease expired)"
+            )
+        if gap_seconds > self._session.profile.canary.max_evidence_gap_seconds:
+            return _halted("evidence", f"nothing was judged for {gap_seconds:.1f} s: the evidence is stale")
+        if state.candidate_weight_bps != phase.weight_bps:
+            return _halted("traffic", f"the plane serves {state.candidate_weight_bps} bps, asked for {phase.weight_bps} bps")
+        if state.incumbent is None or state.candidate is None:
+            return _halted("capacity", "a model server has gone")
+        if state.incumbent.ready and state.candidate.ready:
+            self._ready_at = self._last_tick_at
+        elif (waited_seconds := self._last_tick_at - self._ready_at) > NOT_READY_SECONDS:
+            arm = "candidate" if state.incumbent.ready else "incumbent"
+            return _halted("capacity", f"the {arm}'s server has not answered its health probe for {waited_seconds:.1f} s")
+        return None
+
+
+def judge_policy(profile: ReleaseProfile) -> JudgePolicy:
+    """The judge's numbers out of a release profile."""
+    judge = profile.judge
+    return JudgePolicy(
+        alpha=judge.alpha,
+        beta=judge.beta,
+        window_seconds=judge.restart_window_seconds,
+        planned_seconds=planned_seconds(profile.canary),
+        divergence_tolerance=judge.divergence.tolerance,
+        divergence_weight=judge.divergence.weight,
+        divergence_is_binary=profile.output_type == "label",
+        error_tolerance=judge.errors.tolerance,
+        error_incumbent_ratio=judge.errors.incumbent_ratio,
+        error_weight=judge.errors.weight,
+        p50_tolerance_ratio=judge.p50.tolerance_ratio,
+        p50_slack_ms=judge.p50.slack_ms,
+        p50_weight=judge.p50.weight,
+        p99_tolerance_ratio=judge.p99.tolerance_ratio,
+        p99_slack_ms=judge.p99.slack_ms,
+        p99_weight=judge.p99.weight,
+        max_missing_share=judge.max_missing_percent / 100,
+        slo_max_error_share=judge.slo.max_error_percent / 100,
+        slo_max_p99_ms=judge.slo.max_p99_ms,
+        slo_min_sample_count=judge.slo.min_sample_count,
+    )
+
+
+def described(judgement: Judgement) -> dict[str, object]:
+    """A judgement as plain values, for evidence and artifacts."""
+    return asdict(judgement)
+
+
+def _infrastructure(state: PlaneState) -> dict[str, object]:
+    return {
+        "weight_bps": state.candidate_weight_bps,
+        "incumbent_mib": state.incumbent.resident_mib if state.incumbent else None,
+        "candidate_mib": state.candidate.resident_mib if state.candidate else None,
+    }
+
+
+def _halted(decided_by: str, reason: str) -> Judgement:
+    return Judgement(outcome=HALT, reason=reason, decided_by=decided_by, signals=(), e_value=0.0, halting_line=0.0)

@@ -1,0 +1,104 @@
+"""Each gate with its real inputs: the rows and limits of the profile, both models, both running servers."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from interlock.control.gates.drift import judge_drift
+from interlock.control.gates.edge import judged
+from interlock.control.gates.evaluation import judge_evaluation
+from interlock.control.gates.latency import judge_latency
+from interlock.control.gates.memory import judge_memory
+from interlock.control.session import ReleaseSession
+from interlock.errors import ServiceUnavailable
+from interlock.model.plane import ServerState
+from interlock.model.verdict import Verdict
+
+PAYLOAD_COUNT = 500  # distinct rows that the load goes through in a circle
+
+
+def run_evaluation(session: ReleaseSession) -> Verdict:
+    """The candidate's metrics on the labelled rows, absolute and beside the incumbent's on the same rows."""
+    policy = session.profile.gates.evaluation
+
+    def judge() -> Verdict:
+        rows = session.services.read_rows(policy.data)
+        session.record("data", gate="evaluation", source=rows.source, digest=rows.digest, row_count=len(rows.frame))
+        candidate = session.services.load_model(session.candidate_directory)
+        incumbent = session.services.load_model(session.incumbent_directory)
+        return judge_evaluation(policy, rows, candidate=candidate, incumbent=incumbent)
+
+    session.hold_plane()
+    return judged("evaluation", judge)
+
+
+def run_latency(session: ReleaseSession) -> Verdict:
+    """Both servers under the same load at the same time."""
+
+    def judge() -> Verdict:
+        candidate, incumbent = _servers(session)
+        with session.services.open_sender(candidate.port) as ours, session.services.open_sender(incumbent.port) as theirs:
+            return judge_latency(
+                session.profile.gates.latency,
+                send_candidate=ours.send,
+                send_incumbent=theirs.send,
+                payloads=_payloads(session),
+                clock=session.services.clock,
+            )
+
+    session.hold_plane()
+    return judged("latency", judge)
+
+
+def run_memory(session: ReleaseSession) -> Verdict:
+    """Resident memory of the candidate's server after work, beside the incumbent's."""
+
+    def judge() -> Verdict:
+        candidate, _ = _servers(session)
+        with session.services.open_sender(candidate.port) as ours:
+            return judge_memory(
+                session.profile.gates.memory,
+                read_candidate_mib=lambda: _servers(session)[0].resident_mib,
+                read_incumbent_mib=lambda: _servers(session)[1].resident_mib,
+                send_candidate=ours.send,
+                payloads=_payloads(session),
+            )
+
+    session.hold_plane()
+    return judged("memory", judge)
+
+
+def run_drift(session: ReleaseSession) -> Verdict:
+    """Inputs and the candidate's predictions, reference rows against current rows, measured by Evidently."""
+    policy = session.profile.gates.drift
+
+    def judge() -> Verdict:
+        reference, current = session.services.read_rows(policy.reference), session.services.read_rows(policy.current)
+        for rows in (reference, current):
+            session.record("data", gate="drift", source=rows.source, digest=rows.digest, row_count=len(rows.frame))
+        candidate = session.services.load_model(session.candidate_directory)
+        return judge_drift(policy, reference, current, candidate=candidate, measure=session.services.measure_drift)
+
+    session.hold_plane()
+    return judged("drift", judge)
+
+
+def _servers(session: ReleaseSession) -> tuple[ServerState, ServerState]:
+    state = session.services.traffic.observe()
+    if state.candidate is None or state.incumbent is None:
+        raise ServiceUnavailable("a model server has gone while the gates were judged: see its log in the state directory")
+    return state.candidate, state.incumbent
+
+
+def _payloads(session: ReleaseSession) -> Sequence[bytes]:
+    policy = session.profile.gates.evaluation
+    rows = session.services.read_rows(policy.data).frame.drop(columns=[policy.label_column], errors="ignore")
+    columns = list(session.services.load_model(session.candidate_directory).input_columns)
+    return [_payload(rows.loc[[index], columns]) for index in rows.index[:PAYLOAD_COUNT]]
+
+
+def _payload(row: pd.DataFrame) -> bytes:
+    split: dict[str, Any] = row.to_dict(orient="split", index=False)
+    return json.dumps({"dataframe_split": split}).encode()

@@ -1,0 +1,97 @@
+"""Rollback: traffic first, then registry, then capacity; each step asked, observed, and only then reported."""
+
+from collections.abc import Callable
+
+from interlock.errors import RollbackFailed, ServiceError, TrafficError
+from interlock.model.plane import PlaneState, RollbackReceipt, RollbackStep
+from interlock.model.release import ModelVersion
+from interlock.ports import Clock, Registry, Traffic
+
+TRAFFIC_BUDGET_SECONDS = 20.0  # worst recovery allowed; after it a person has to look
+REGISTRY_BUDGET_SECONDS = 60.0  # traffic is safe by then: time for a registry that is restarting
+POLL_SECONDS = 0.05
+PROBE_COUNT = 20  # at a candidate share of 25 % or more, 20 answers miss it with probability .003; the weight itself is read back too
+ARCHIVED = "Archived"
+
+
+def roll_back(
+    traffic: Traffic, registry: Registry, clock: Clock, *, reason: str, candidate: ModelVersion | None, token: int | None
+) -> RollbackReceipt:
+    """
+    Put all traffic on the incumbent, then the registry in line, then free the candidate's capacity. Idempotent.
+
+    Raises:
+        RollbackFailed: a step was not observed within its budget; says which, and what was observed.
+    """
+    started = clock.monotonic()
+    state = restore_traffic(traffic, clock, reason=reason)
+    incumbent = _incumbent_of(state)
+    steps = [RollbackStep("traffic", f"{incumbent.label} answers 100 % of requests", clock.monotonic() - started)]
+    restore_registry(registry, clock, incumbent=incumbent, candidate=candidate)
+    steps.append(RollbackStep("registry", f"champion and Production are version {incumbent.version}", clock.monotonic() - started))
+    traffic.end(token=token)
+    if (left := traffic.observe().candidate) is not None:
+        raise RollbackFailed(f"traffic and registry are restored, but the candidate's server (process {left.pid}) still runs: stop it")
+    steps.append(RollbackStep("capacity", "the candidate's server has ended", clock.monotonic() - started))
+    return RollbackReceipt(reason, incumbent.label, tuple(steps), clock.monotonic() - started)
+
+
+def restore_traffic(traffic: Traffic, clock: Clock, *, reason: str) -> PlaneState:
+    """
+    All traffic on the incumbent, proved by reading the split back and by who answers on the live listener.
+
+    Raises:
+        RollbackFailed: not observed within 20 s.
+    """
+    deadline = clock.monotonic() + TRAFFIC_BUDGET_SECONDS
+    observed = "nothing was observed"
+    while True:
+        try:
+            traffic.restore_incumbent(reason=reason)
+            state = traffic.observe()
+            served = traffic.probe(PROBE_COUNT)
+            incumbent = _incumbent_of(state)
+            if state.candidate_weight_bps == 0 and served.get(incumbent.label, 0) == PROBE_COUNT:
+                return state
+            observed = f"candidate weight {state.candidate_weight_bps} bps, answers came from {dict(served)}"
+        except (ServiceError, TrafficError) as error:
+            observed = str(error)
+        if clock.monotonic() > deadline:
+            raise RollbackFailed(
+                f"the incumbent was not observed to serve all traffic within {TRAFFIC_BUDGET_SECONDS:g} s ({observed}): page the on-call, "
+                "see docs/runbooks/rollback-failed.md"
+            )
+        clock.sleep(POLL_SECONDS)
+
+
+def restore_registry(registry: Registry, clock: Clock, *, incumbent: ModelVersion, candidate: ModelVersion | None) -> None:
+    """
+    Champion and Production back on the incumbent, the candidate archived; read back.
+
+    Raises:
+        RollbackFailed: not observed within 60 s; traffic is on the incumbent nevertheless.
+    """
+
+    def restore() -> None:
+        registry.set_champion(incumbent.name, incumbent.version)
+        if candidate is not None and candidate.version != incumbent.version:
+            registry.set_stage(candidate.name, candidate.version, ARCHIVED)
+
+    _until_it_works(restore, clock, what="the registry was not restored; traffic is on the incumbent")
+
+
+def _until_it_works(act: Callable[[], None], clock: Clock, *, what: str) -> None:
+    deadline = clock.monotonic() + REGISTRY_BUDGET_SECONDS
+    while True:
+        try:
+            return act()
+        except (ServiceError, TrafficError) as error:
+            if clock.monotonic() > deadline:
+                raise RollbackFailed(f"{what} ({error}) after {REGISTRY_BUDGET_SECONDS:g} s: run `interlock rollback` again") from error
+        clock.sleep(1.0)
+
+
+def _incumbent_of(state: PlaneState) -> ModelVersion:
+    if state.incumbent is None:
+        raise RollbackFailed("the plane has no incumbent to go back to: adopt one with `interlock adopt`")
+    return state.incumbent.version

@@ -1,0 +1,115 @@
+"""One release under way: its facts, its policy, and the services it works with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from interlock.control.gates.inputs import Dataset, DriftMeasure, Model, OpenSender
+from interlock.errors import ArtifactError, ServiceRefused, ServiceUnavailable
+from interlock.model.release import ModelVersion, Release
+from interlock.ports import Clock, EvidenceStore, Journal, ModelFiles, Registry, Traffic
+from interlock.profile.reader import LoadedProfile
+from interlock.profile.schema import ReleaseProfile
+
+GATES_LEASE_SECONDS = 120.0  # without traffic nothing is at risk: long enough for the slowest gate, short enough to free a dead release
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The adapters of one process, chosen in `interlock.wiring`."""
+
+    traffic: Traffic
+    registry: Registry
+    evidence: EvidenceStore
+    files: ModelFiles
+    clock: Clock
+    open_journal: Callable[[], Journal]
+    read_rows: Callable[[str], Dataset]
+    load_model: Callable[[Path], Model]
+    measure_drift: DriftMeasure
+    open_sender: Callable[[int], OpenSender]
+    page_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSession:
+    """What every step of one release needs."""
+
+    services: Services
+    release: Release
+    loaded: LoadedProfile
+    candidate_directory: Path
+    incumbent_directory: Path
+
+    @property
+    def profile(self) -> ReleaseProfile:
+        """The policy of this release, fixed when it was opened."""
+        return self.loaded.profile
+
+    def record(self, kind: str, **payload: object) -> None:
+        """Append one evidence record; it is durable when this returns."""
+        self.services.evidence.append(self.release.release_id, kind, payload)
+
+    def hold_plane(self) -> None:
+        """Keep the reservation while no traffic is at risk."""
+        self.services.traffic.renew(lease_seconds=GATES_LEASE_SECONDS, token=self.release.token)
+
+
+def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, version: str) -> ReleaseSession:
+    """
+    Pin the candidate by digest and reserve the plane for its release.
+
+    Raises:
+        ArtifactError: the candidate's files cannot be used.
+        ServiceRefused: no such model or version, no ready incumbent, or the candidate is the incumbent.
+        ConcurrencyError: another release holds the plane.
+    """
+    services.registry.read_version(model_name, version)
+    candidate, candidate_directory = services.files.fetch(model_name, version)
+    incumbent_state = services.traffic.observe().incumbent
+    if incumbent_state is None:
+        raise ServiceRefused("the plane has no incumbent to compare with: adopt the version that serves today with `interlock adopt`")
+    incumbent = incumbent_state.version
+    if incumbent.name != model_name:
+        raise ServiceRefused(f"this plane serves {incumbent.name}, not {model_name}: release {model_name} on its own plane")
+    if incumbent.version == version:
+        raise ServiceRefused(f"{incumbent.label} is the incumbent already: there is nothing to release")
+    release_id = new_release_id(candidate, services.clock.utc_now())
+    token = services.traffic.begin(release_id, lease_seconds=GATES_LEASE_SECONDS)
+    release = Release(release_id, candidate, incumbent, loaded.profile.name, loaded.digest, token)
+    return ReleaseSession(services, release, loaded, candidate_directory, services.files.directory(incumbent))
+
+
+def new_release_id(candidate: ModelVersion, at: datetime) -> str:
+    """A readable id that sorts by time: model, version, UTC second."""
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in candidate.name)
+    return f"{name}-{candidate.version}-{at:%Y%m%dT%H%M%S}"
+
+
+def load_candidate(session: ReleaseSession) -> float:
+    """
+    Start the candidate's server and wait until it answers; returns the seconds that took.
+
+    Raises:
+        ArtifactError: its server ended by itself; carries its last words.
+        ServiceUnavailable: it was not ready within the profile's start deadline.
+    """
+    services, serving, started = session.services, session.profile.serving, session.services.clock.monotonic()
+    candidate = session.release.candidate
+    services.traffic.load_candidate(candidate, server=serving.server, thread_count=serving.thread_count, token=session.release.token)
+    while True:
+        state = services.traffic.observe().candidate
+        elapsed_seconds = services.clock.monotonic() - started
+        if state is not None and state.ready:
+            session.record("loaded", candidate=candidate.label, digest=candidate.digest, start_seconds=round(elapsed_seconds, 2))
+            return elapsed_seconds
+        if (failure := services.traffic.candidate_failure()) is not None:
+            raise ArtifactError(failure)
+        if elapsed_seconds > serving.start_deadline_seconds:
+            raise ServiceUnavailable(
+                f"the candidate's server was not ready after {elapsed_seconds:.0f} s (limit {serving.start_deadline_seconds:g} s)"
+            )
+        session.hold_plane()
+        services.clock.sleep(POLL_SECONDS)

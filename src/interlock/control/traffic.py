@@ -1,0 +1,29 @@
+"""The last move of a good release: the candidate becomes the incumbent."""
+
+from interlock.control.session import ReleaseSession
+from interlock.errors import TrafficNotConverged
+
+PROBE_COUNT = 20
+CONVERGE_SECONDS = 15.0  # the former incumbent's server has up to 8 s to finish its requests
+POLL_SECONDS = 0.1
+
+
+def finalise_promotion(session: ReleaseSession) -> None:
+    """
+    Make the candidate the incumbent, and prove it by who answers on the live listener.
+
+    Raises:
+        TrafficNotConverged: the plane does not say so, or others answer, after 15 s.
+    """
+    services, candidate = session.services, session.release.candidate
+    services.traffic.promote(token=session.release.token)
+    deadline = services.clock.monotonic() + CONVERGE_SECONDS
+    while True:
+        state, served = services.traffic.observe(), services.traffic.probe(PROBE_COUNT)
+        incumbent = state.incumbent.version.label if state.incumbent else "nobody"
+        if incumbent == candidate.label and served.get(candidate.label, 0) == PROBE_COUNT and state.candidate_weight_bps == 0:
+            session.record("finalised", incumbent=incumbent, probes=dict(served))
+            return
+        if services.clock.monotonic() > deadline:
+            raise TrafficNotConverged(f"the incumbent is {incumbent} and answers came from {dict(served)}, wanted {candidate.label} only")
+        services.clock.sleep(POLL_SECONDS)

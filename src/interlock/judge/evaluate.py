@@ -1,0 +1,140 @@
+"""
+The judgement over all signals: HALT at any look, PASS at the one declared look, otherwise keep watching or say that nothing is known.
+
+P(ever HALT | everything within tolerance) <= alpha over all signals and looks together: a weighted sum of e-values is an e-value under
+any dependence. PASS needs every signal to reject "worse than tolerated" at beta (intersection-union, so beta is not split).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from interlock.judge.feasibility import pairs_needed
+from interlock.judge.latency import read_p50, read_p99
+from interlock.judge.pairs import Fate
+from interlock.judge.policy import JudgePolicy
+from interlock.judge.readings import Judgement, JudgeOutcome, SignalReading
+from interlock.judge.signals import SLO_SIGNAL_WEIGHT, SLO_SIGNALS, read_divergence, read_errors, read_slo_error_share, read_slo_p99
+from interlock.judge.tally import Tally
+
+_Reader = Callable[[Tally, JudgePolicy], SignalReading]
+READERS: dict[str, _Reader] = {
+    "divergence": read_divergence,
+    "errors": read_errors,
+    "p50": read_p50,
+    "p99": read_p99,
+    SLO_SIGNALS[0]: read_slo_error_share,
+    SLO_SIGNALS[1]: read_slo_p99,
+}
+
+_Distrust = tuple[Literal["broken", "degraded"], str]
+
+
+def judge_tick(tally: Tally, policy: JudgePolicy) -> Judgement:
+    """
+    HALT, CONTINUE or INSUFFICIENT from the table as it stands. Any time, any number of times; never PASS.
+
+    CONTINUE and INSUFFICIENT both mean "keep watching, do not move": the second says that this look could not judge something.
+    """
+    return _judge(tally, policy, is_declared_look=False)
+
+
+def judge_final(tally: Tally, policy: JudgePolicy) -> Judgement:
+    """
+    HALT, PASS or INSUFFICIENT at the one look that was declared before the canary started. INSUFFICIENT keeps the incumbent.
+
+    Call it once: its beta is for one look at a time fixed beforehand.
+    """
+    return _judge(tally, policy, is_declared_look=True)
+
+
+def _judge(tally: Tally, policy: JudgePolicy, *, is_declared_look: bool) -> Judgement:
+    readings = tuple(_read_safely(name, tally, policy) for name in READERS)
+    distrust = _distrust(tally, policy)
+    shares = {reading.name: _sum_weight(reading.name, policy) * reading.e_value for reading in readings if reading.is_usable}
+    if distrust:
+        # Lost pairs bias every comparison, but cannot make the candidate's own answers fail: only the hard ceilings may still halt.
+        shares = {name: share for name, share in shares.items() if name in SLO_SIGNALS}
+    total, line = math.fsum(shares.values()), 1 / policy.alpha
+    if total >= line:
+        return _halt(readings, shares, total, line)
+    outcome, reason = _without_halt(tally, policy, readings, distrust, is_declared_look)
+    return Judgement(outcome, reason, None, readings, total, line)
+
+
+def _halt(readings: Sequence[SignalReading], shares: dict[str, float], total: float, line: float) -> Judgement:
+    name = max(shares, key=lambda key: shares[key])
+    reading = next(reading for reading in readings if reading.name == name)
+    value = "no finite value" if reading.value is None else f"{reading.value:.4g} {reading.unit}"
+    limit = "" if reading.limit is None else f" against at most {reading.limit:.4g} {reading.unit}"
+    reason = f"{name} is {value}{limit} (n={reading.sample_count}); evidence {total:.3g} reached the halting line {line:.3g}"
+    return Judgement(JudgeOutcome.HALT, reason, "slo" if name in SLO_SIGNALS else name, tuple(readings), total, line)
+
+
+def _without_halt(
+    tally: Tally, policy: JudgePolicy, readings: Sequence[SignalReading], distrust: _Distrust | None, is_declared_look: bool
+) -> tuple[JudgeOutcome, str]:
+    if distrust:
+        waits = distrust[0] == "degraded" and not is_declared_look
+        return (JudgeOutcome.CONTINUE if waits else JudgeOutcome.INSUFFICIENT), distrust[1]
+    if tally.pair_count == 0:
+        return JudgeOutcome.INSUFFICIENT, f"INSUFFICIENT_EVIDENCE n=0 of {pairs_needed(policy)} pairs needed"
+    unusable = [reading for reading in readings if not reading.is_usable]
+    if unusable:
+        return JudgeOutcome.INSUFFICIENT, "; ".join(f"{reading.name}: {reading.reason}" for reading in unusable)
+    if not is_declared_look:
+        return JudgeOutcome.CONTINUE, f"no signal is proved worse than tolerated by n={tally.pair_count} pairs"
+    unproved = [reading for reading in readings if not reading.is_proved]
+    if unproved:
+        return JudgeOutcome.INSUFFICIENT, "; ".join(f"{reading.name}: {reading.reason}" for reading in unproved)
+    return JudgeOutcome.PASS, f"every signal is proved within tolerance by n={tally.pair_count} pairs"
+
+
+def _distrust(tally: Tally, policy: JudgePolicy) -> _Distrust | None:
+    """Why the pairs as a whole may not be judged, if so."""
+    broken = tally.counters[Fate.BROKEN]
+    if tally.window_seconds != policy.window_seconds:
+        return "broken", f"BAD_DATA: the table has windows of {tally.window_seconds:g} s, the policy wants {policy.window_seconds:g} s"
+    if broken:
+        return "broken", f"BAD_DATA: {broken} pairs are broken (different inputs, one role twice, or no finite time or latency)"
+    share = tally.missing_share
+    if share > policy.max_missing_share:
+        return "degraded", (
+            f"TELEMETRY_DEGRADED: {share:.2%} of the pairs are lost ({tally.lost_count}), at most {policy.max_missing_share:.2%} is allowed"
+        )
+    return None
+
+
+def _sum_weight(name: str, policy: JudgePolicy) -> float:
+    relative = {signal.name: signal.sum_weight for signal in (policy.divergence, policy.errors, policy.p50, policy.p99)}
+    return relative.get(name, SLO_SIGNAL_WEIGHT)
+
+
+def _read_safely(name: str, tally: Tally, policy: JudgePolicy) -> SignalReading:
+    """The reading, or one that is not usable and contributes nothing: a fault in one signal may neither pass nor stop the others."""
+    try:
+        reading = READERS[name](tally, policy)
+    except Exception as error:  # noqa: BLE001 - changes the outcome: INSUFFICIENT, with the exception in the evidence
+        return _unusable(name, policy, f"judging failed: {type(error).__name__}: {error}")
+    numbers = (reading.value, reading.limit, reading.e_value, reading.halting_e_value, reading.low, reading.high)
+    if any(number is not None and not math.isfinite(number) for number in numbers):
+        return _unusable(name, policy, "BAD_DATA: a number of this signal is not finite")
+    return reading
+
+
+def _unusable(name: str, policy: JudgePolicy, reason: str) -> SignalReading:
+    return SignalReading(
+        name=name,
+        value=None,
+        limit=None,
+        unit="",
+        sample_count=0,
+        e_value=0.0,
+        halting_e_value=1 / (policy.alpha * _sum_weight(name, policy)),
+        low=None,
+        high=None,
+        is_usable=False,
+        is_proved=False,
+        more_requests_needed=None,
+        reason=reason,
+    )

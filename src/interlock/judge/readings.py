@@ -1,0 +1,59 @@
+"""What the judge says: one reading for each signal, one judgement over all of them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class JudgeOutcome(StrEnum):
+    """HALT: roll back. CONTINUE: keep watching. PASS: proved, at the declared look only. INSUFFICIENT: nothing can be said."""
+
+    HALT = "HALT"
+    CONTINUE = "CONTINUE"
+    PASS = "PASS"
+    INSUFFICIENT = "INSUFFICIENT"
+
+
+@dataclass(frozen=True, slots=True)
+class SignalReading:
+    """
+    One signal at one look.
+
+    value, limit: in `unit`; None when there is nothing to read.
+    e_value: evidence that the candidate is worse than tolerated, at most 1e299; 0 when the signal may not contribute.
+    halting_e_value: where this signal alone would halt the release, 1/(alpha weight).
+    low, high: confidence bounds of the value, each at beta, at this look only.
+    is_usable: False when the signal could not be judged (an exception, NaN): never PASS. is_proved: "worse than tolerated" is rejected
+        at beta; it counts at the declared look only.
+    more_requests_needed: about how many more pairs until the proof if they go on like this; 0 when it stands, None when they lead nowhere.
+    """
+
+    name: str
+    value: float | None
+    limit: float | None
+    unit: str
+    sample_count: int
+    e_value: float
+    halting_e_value: float
+    low: float | None
+    high: float | None
+    is_usable: bool
+    is_proved: bool
+    more_requests_needed: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """
+    The judge's answer: what to do and why.
+
+    decided_by: the signal (or "slo") that weighs most in a HALT; None otherwise. e_value: the weighted sum over the signals that
+    may count; HALT where it reaches `halting_line` = 1/alpha.
+    """
+
+    outcome: JudgeOutcome
+    reason: str
+    decided_by: str | None
+    signals: tuple[SignalReading, ...]
+    e_value: float
+    halting_line: float

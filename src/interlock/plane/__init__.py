@@ -1,0 +1,1 @@
+"""The traffic plane of one machine: supervisor, Envoy, model servers, control API, live page."""

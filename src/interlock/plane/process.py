@@ -1,0 +1,129 @@
+"""One child process of the supervisor: started in its own session, logged to a file, stopped with everything it started."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from interlock.errors import StateError
+
+
+class ManagedProcess:
+    """
+    A command that should be running. `restart_if_dead` starts it again with growing pauses.
+
+    The child leads its own session, so a Ctrl-C in the terminal reaches only the supervisor, which then stops the children in order.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], *, log_directory: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self.command = list(command)
+        self.restart_count = 0
+        self._environment = {**os.environ, **(environment or {})}
+        self._log_path = log_directory / f"{name}.log"
+        self._child: subprocess.Popen[bytes] | None = None
+        self._not_before = 0.0
+
+    @property
+    def pid(self) -> int:
+        """Process id, 0 when it was never started."""
+        return self._child.pid if self._child else 0
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs or was never started."""
+        return self._child.poll() if self._child else None
+
+    @property
+    def is_running(self) -> bool:
+        """Started and not ended."""
+        return self._child is not None and self._child.poll() is None
+
+    def start(self) -> None:
+        """Start the command. Raises StateError when its program or log cannot be opened."""
+        try:
+            with self._log_path.open("ab") as log:
+                self._child = subprocess.Popen(
+                    self.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise StateError(f"{self.name} cannot be started ({error.strerror}: {error.filename})") from error
+
+    def restart_if_dead(self) -> bool:
+        """Start it again when it ended and its pause (1 s, doubled up to 30 s) is over; True when that was done now."""
+        if self.is_running or self._child is None or time.monotonic() < self._not_before:
+            return False
+        self.restart_count += 1
+        self._not_before = time.monotonic() + min(30.0, 2.0 ** min(self.restart_count - 1, 5))
+        self.start()
+        return True
+
+    def resident_mib(self) -> float:
+        """Resident memory of the process and everything below it; 0.0 when it is gone."""
+        return sum(_resident_bytes(process) for process in family(self.pid)) / 2**20 if self.is_running else 0.0
+
+    def last_log_line(self) -> str:
+        """The last line it wrote that is not empty, for an error message."""
+        with contextlib.suppress(OSError):
+            lines = [line.strip() for line in self._log_path.read_text(errors="replace").splitlines()[-50:]]
+            return next((line for line in reversed(lines) if line), "")
+        return ""
+
+    def stop(self, *, grace_seconds: float) -> None:
+        """End it and everything it started: asked with SIGTERM, then, after the grace, killed. Idempotent."""
+        if self._child is None:
+            return
+        stop_family(self.pid, grace_seconds=grace_seconds)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(timeout=5)
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all its descendants, descendants first; empty when it is gone."""
+    try:
+        process = psutil.Process(pid)
+        return [*reversed(process.children(recursive=True)), process]
+    except (psutil.NoSuchProcess, ValueError):
+        return []
+
+
+def stop_family(pid: int, *, grace_seconds: float) -> None:
+    """SIGTERM to a process and all its descendants, SIGKILL to those that remain after the grace."""
+    members = family(pid)
+    for process in reversed(members):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+    _, alive = psutil.wait_procs(members, timeout=grace_seconds)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)
+
+
+def choose_port(asked: int, *, name: str) -> int:
+    """`asked` if it is free, or any free loopback port for 0. Raises StateError when it is in use."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", asked))
+        except (OSError, OverflowError) as error:
+            raise StateError(f"port {asked} for {name} is in use or not allowed: choose another, or 0 for any free port") from error
+        return int(probe.getsockname()[1])
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        return int(process.memory_info().rss)
+    return 0

@@ -1,0 +1,1 @@
+"""What answers predictions and what remembers them: the model server, the prediction journal, their metrics."""

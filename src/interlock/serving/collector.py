@@ -1,0 +1,250 @@
+"""
+The collector: takes the legs that Envoy posts and writes them to the prediction journal. `python -m interlock.serving.collector`.
+
+Users never wait for it, so it may fail; it must not fail silently. Whatever it cannot keep is counted in `/metrics`.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from interlock.errors import StateError
+from interlock.model.journal import Leg
+from interlock.serving.capture_message import Malformed, parse_leg
+from interlock.serving.collector_metrics import CollectorMetrics
+from interlock.serving.journal import SegmentWriter
+from interlock.serving.recent import Recent
+
+_log = logging.getLogger("interlock.collector")
+
+_LOG_EVERY_SECONDS = 60.0
+_PRUNE_EVERY_SECONDS = 60.0
+_LEG_OVERHEAD_BYTES = 500  # a leg without its prediction, as Python objects
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorSettings:
+    """Where the journal is and how much may wait for it. `retention_seconds` 0 keeps segments for ever."""
+
+    directory: Path
+    segment_seconds: float = 0.5
+    buffer_bytes: int = 64 * 1024 * 1024
+    retention_seconds: float = 24 * 3600.0
+
+
+class Buffer:
+    """Legs that wait for the disk, at most so many bytes. Order is kept, also when a failed write hands legs back."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._legs: list[Leg] = []
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._legs)
+
+    @property
+    def oldest_at_seconds(self) -> float | None:
+        """Unix time of the leg that has waited longest."""
+        return self._legs[0].received_at_seconds if self._legs else None
+
+    def add(self, leg: Leg) -> bool:
+        """False when there is no room, and the leg is gone."""
+        size = _LEG_OVERHEAD_BYTES + len(leg.prediction or "")
+        if self._bytes + size > self._limit_bytes:
+            return False
+        self._bytes += size
+        self._legs.append(leg)
+        return True
+
+    def peek(self) -> list[Leg]:
+        """All legs, which stay in the buffer until `forget`."""
+        return self._legs[:]
+
+    def forget(self, legs: list[Leg]) -> None:
+        """Remove the legs that `peek` gave, now that they are on disk."""
+        del self._legs[: len(legs)]
+        self._bytes -= sum(_LEG_OVERHEAD_BYTES + len(leg.prediction or "") for leg in legs)
+
+
+class Collector:
+    """The buffer, the loop that empties it onto the disk, and the numbers about both."""
+
+    def __init__(self, settings: CollectorSettings) -> None:
+        self._settings = settings
+        self._buffer = Buffer(settings.buffer_bytes)
+        self._writer = SegmentWriter(settings.directory)
+        self._last_log = -_LOG_EVERY_SECONDS
+        self._last_prune = time.monotonic()
+        self.metrics = CollectorMetrics()
+        self.recent = Recent()
+
+    def take(self, line: bytes, bodies: bytes) -> int:
+        """Keep one leg; the HTTP status to answer: 204 kept, 400 not understood, 503 no room (Envoy counts everything but 2xx)."""
+        try:
+            leg = parse_leg(line, bodies, received_at_seconds=time.time())
+        except Malformed:
+            self.metrics.malformed()
+            return 400
+        self.recent.add(leg)
+        self.metrics.received(leg)
+        if not self._buffer.add(leg):
+            self.metrics.dropped()
+            return 503
+        return 204
+
+    async def run(self) -> None:
+        """Write a segment as often as the settings say; ends only by cancellation."""
+        while True:
+            await asyncio.sleep(self._settings.segment_seconds)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits, in a thread, so that new legs are taken meanwhile. A disk that fails is tried again at the next call."""
+        legs = self._buffer.peek()
+        try:
+            if legs:
+                await asyncio.to_thread(self._writer.write, legs)
+        except StateError as error:
+            self.metrics.write_failed()
+            self._complain(error)
+            return
+        self._buffer.forget(legs)
+        if legs:
+            self.metrics.segment_written()
+        await self._prune()
+
+    def metrics_text(self) -> bytes:
+        """The page for Prometheus, as of now."""
+        oldest = self._buffer.oldest_at_seconds
+        return self.metrics.text(waiting_count=len(self._buffer), lag_seconds=time.time() - oldest if oldest is not None else 0.0)
+
+    async def _prune(self) -> None:
+        if not self._settings.retention_seconds or time.monotonic() - self._last_prune < _PRUNE_EVERY_SECONDS:
+            return
+        self._last_prune = time.monotonic()
+        await asyncio.to_thread(self._writer.prune, before_at_seconds=time.time() - self._settings.retention_seconds)
+
+    def _complain(self, error: StateError) -> None:
+        if time.monotonic() - self._last_log >= _LOG_EVERY_SECONDS:
+            self._last_log = time.monotonic()
+            _log.error("%s; %d legs wait in memory, what does not fit is dropped and counted", error, len(self._buffer))
+
+
+class CollectorApp:
+    """The collector's HTTP face, a bare ASGI application: a framework would cost more than everything else it does."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the writing loop for as long as the server lives."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["path"] == "/legs" and scope["method"] == "POST":
+            line = next((value for name, value in scope["headers"] if name == b"x-leg"), b"")
+            await _answer(send, self._collector.take(line, await _body(receive)))
+        elif scope["path"] == "/metrics":
+            await _answer(send, 200, self._collector.metrics_text(), b"text/plain; version=0.0.4")
+        elif scope["path"] == "/recent":
+            body = json.dumps(self._collector.recent.rollup(now_seconds=time.time()))
+            await _answer(send, 200, body.encode(), b"application/json")
+        else:
+            await _answer(send, 404)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with _background(self._collector.run()) as writing:
+            writing.add_done_callback(_stop_if_failed)
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await self._collector.flush()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+@contextlib.asynccontextmanager
+async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _stop_if_failed(task: asyncio.Task[None]) -> None:
+    """A collector that takes legs and writes none would be worse than none: end, and be started again."""
+    if not task.cancelled() and (error := task.exception()):
+        _log.critical("the journal cannot be written any more, the collector ends", exc_info=error)
+        signal.raise_signal(signal.SIGTERM)
+
+
+async def _body(receive: Receive) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body"):
+        message = await receive()
+        body += message.get("body", b"")
+    return body
+
+
+async def _answer(send: Send, status: int, body: bytes = b"", content_type: bytes = b"text/plain") -> None:
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())] if status != 204 else []
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class _WithoutPandas(MetaPathFinder):
+    """Building its first array, pyarrow imports pandas if it can, to recognise data frames: 60 MiB and .8 s of CPU for nothing."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Say that there is no pandas; let the other finders look for everything else."""
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname)
+
+
+def main() -> None:
+    """Serve on loopback until SIGTERM, then write what is left."""
+    parser = argparse.ArgumentParser(description="Writes captured legs to the prediction journal.")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--directory", type=Path, required=True)
+    defaults = CollectorSettings(Path())
+    parser.add_argument("--segment-seconds", type=float, default=defaults.segment_seconds)
+    parser.add_argument("--buffer-bytes", type=int, default=defaults.buffer_bytes)
+    parser.add_argument("--retention-seconds", type=float, default=defaults.retention_seconds)
+    asked = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    sys.meta_path.insert(0, _WithoutPandas())
+    settings = CollectorSettings(asked.directory, asked.segment_seconds, asked.buffer_bytes, asked.retention_seconds)
+    app: Any = CollectorApp(Collector(settings))
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=asked.port,
+        access_log=False,
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=300,  # Envoy closes idle connections first, so that no leg meets a connection that is just being closed
+    )
+
+
+if __name__ == "__main__":
+    main()

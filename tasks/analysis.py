@@ -1,0 +1,42 @@
+"""The judge at work: phases of mirrored and live traffic, and the final look."""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from interlock.control.analysis import Analysis
+from interlock.control.session import ReleaseSession
+from interlock.judge.readings import Judgement, JudgeOutcome
+from interlock.plan.phases import Phase, plan_bake, plan_phases
+from tasks.evidence import publish_phase
+
+HALTED, PASSED = JudgeOutcome.HALT, JudgeOutcome.PASS
+
+
+def plan(session: ReleaseSession) -> tuple[Phase, ...]:
+    """Shadow and canary steps of this release, in order."""
+    return plan_phases(session.profile.canary)
+
+
+def plan_last(session: ReleaseSession) -> Phase:
+    """The bake of this release."""
+    return plan_bake(session.profile.canary)
+
+
+def open_analysis(session: ReleaseSession) -> Analysis:
+    """A judge that has seen nothing yet; what the journal held before is not its evidence."""
+    return Analysis(session)
+
+
+@task(name="watch", task_run_name="watch {phase.name}", cache_policy=NO_CACHE)
+def watch(session: ReleaseSession, analysis: Analysis, phase: Phase) -> Judgement:
+    """Hold the phase's share and judge once a second; a halt has put traffic back before it returns."""
+    judgement = analysis.watch(phase)
+    publish_phase(session, phase)
+    return judgement
+
+
+@task(name="final look", cache_policy=NO_CACHE)
+def final_look(session: ReleaseSession, analysis: Analysis) -> Judgement:
+    """The one look at which the candidate can pass."""
+    del session
+    return analysis.final_look()

@@ -1,0 +1,121 @@
+"""What people see in the Prefect UI: gates, canary ticks, the e-value chart, decisions and receipts, as artifacts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from interlock.control.session import ReleaseSession
+from interlock.model.plane import RollbackReceipt
+from interlock.model.release import Decision
+from interlock.model.verdict import Verdict
+from interlock.plan.phases import Phase
+from interlock.wiring import draw_e_values
+
+
+@task(name="publish gates", cache_policy=NO_CACHE)
+def publish_gates(session: ReleaseSession, verdicts: Sequence[Verdict]) -> None:
+    """Every gate with value, limit, n and reason: one evidence record each, and one table for people."""
+    for verdict in verdicts:
+        session.record("gate", **verdict_values(verdict))
+    create_table_artifact(
+        key=_key("gates", session),
+        table=[row for verdict in verdicts for row in _gate_rows(verdict)],
+        description=f"# Gates of {session.release.candidate.label}\nAgainst {session.release.incumbent.label}, {session.profile.name}.",
+    )
+
+
+def publish_phase(session: ReleaseSession, phase: Phase) -> None:
+    """Every tick of a phase with value, limit, n, e-value and reason, and the chart of the release so far."""
+    records = session.services.evidence.read(session.release.release_id)
+    ticks = [record for record in records if record["kind"] == "tick"]
+    rows = [row for tick in ticks if tick["phase"] == phase.name for row in _tick_rows(tick)]
+    create_table_artifact(
+        key=_key(f"ticks-{phase.index}", session), table=rows, description=f"# {phase.name}: what the judge saw, second by second"
+    )
+    draw_e_values(session.release.release_id, ticks)
+    create_image_artifact(
+        key=_key("e-values", session),
+        image_url=f"{session.services.page_url}/releases/{session.release.release_id}/e-values.svg",
+        description="e-values against the halting line",
+    )
+
+
+def publish_decision(session: ReleaseSession, decision: Decision, reason: str) -> None:
+    """The decision in one sentence, with the way to the live page."""
+    release = session.release
+    create_markdown_artifact(
+        key=_key("decision", session),
+        markdown=f"# {decision.value}: {release.candidate.label}\n\n{reason}\n\n"
+        f"Incumbent before: {release.incumbent.label}. Profile {release.profile_name} `{release.profile_digest}`.\n\n"
+        f"[Live page]({session.services.page_url}/)",
+    )
+
+
+def publish_receipt(receipt: RollbackReceipt) -> None:
+    """Each step of a rollback with what was observed and when."""
+    create_table_artifact(
+        key="rollback-receipt",
+        table=[{"step": s.name, "observed": s.observed, "after_seconds": round(s.elapsed_seconds, 3)} for s in receipt.steps],
+        description=f"# Rollback to {receipt.incumbent}\n{receipt.reason}",
+    )
+
+
+def verdict_values(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as plain values for the evidence."""
+    return {
+        "gate": verdict.gate,
+        "outcome": verdict.outcome.name,
+        "reason": verdict.reason,
+        "measurements": [
+            {
+                "name": m.name,
+                "value": m.value,
+                "limit": m.limit,
+                "better": m.better,
+                "unit": m.unit,
+                "n": m.sample_count,
+                "min_n": m.min_sample_count,
+            }
+            for m in verdict.measurements
+        ],
+    }
+
+
+def _gate_rows(verdict: Verdict) -> list[dict[str, Any]]:
+    head = {"gate": verdict.gate, "outcome": verdict.outcome.name}
+    if not verdict.measurements:
+        return [{**head, "measurement": "-", "value": None, "limit": None, "n": 0, "unit": "", "reason": verdict.reason}]
+    return [
+        {**head, "measurement": m.name, "value": m.value, "limit": m.limit, "n": m.sample_count, "unit": m.unit, "reason": verdict.reason}
+        for m in verdict.measurements
+    ]
+
+
+def _tick_rows(tick: Mapping[str, Any]) -> list[dict[str, Any]]:
+    head = {"at": str(tick["at"])[11:19], "weight_bps": tick["weight_bps"], "outcome": tick["outcome"]}
+    if not tick["signals"]:
+        return [
+            {**head, "signal": tick["decided_by"] or "-", "value": None, "limit": None, "n": 0, "e_value": None, "reason": tick["reason"]}
+        ]
+    return [
+        {
+            **head,
+            "signal": s["name"],
+            "value": s["value"],
+            "limit": s["limit"],
+            "n": s["sample_count"],
+            "e_value": s["e_value"],
+            "halts_at": s["halting_e_value"],
+            "reason": s["reason"],
+        }
+        for s in tick["signals"]
+    ]
+
+
+def _key(name: str, session: ReleaseSession) -> str:
+    """Artifact keys may hold lower-case letters, digits and dashes only."""
+    release_id = "".join(c if c.isalnum() else "-" for c in session.release.release_id.lower())
+    return f"{release_id}-{name}"

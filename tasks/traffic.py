@@ -1,0 +1,110 @@
+"""Moves of the traffic plane: reserve it, start the candidate, promote, finalise, restore."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from interlock.control.analysis import Analysis
+from interlock.control.rollback import restore_registry, restore_traffic, roll_back
+from interlock.control.session import ReleaseSession, load_candidate, open_session
+from interlock.control.traffic import finalise_promotion
+from interlock.errors import ConcurrencyError
+from interlock.model.plane import RollbackReceipt
+from interlock.plan.phases import Phase
+from interlock.profile.reader import LoadedProfile
+from interlock.wiring import open_services
+from tasks.policy import is_unavailable
+
+__all__ = ["ReleaseSession", "finalise", "incumbent_kept", "open_release", "promote", "restore", "restore_plane", "start_candidate"]
+
+
+@task(name="open release", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 5], retry_condition_fn=is_unavailable)
+def open_release(model_name: str, version: str, loaded: LoadedProfile) -> ReleaseSession:
+    """Pin the candidate by digest, reserve the plane, and write the first evidence record."""
+    session = open_session(open_services(), loaded, model_name=model_name, version=version)
+    release = session.release
+    session.record(
+        "intake",
+        candidate=release.candidate.label,
+        candidate_digest=release.candidate.digest,
+        incumbent=release.incumbent.label,
+        incumbent_digest=release.incumbent.digest,
+        profile_name=release.profile_name,
+        profile_digest=release.profile_digest,
+        profile_text=loaded.text,
+    )
+    return session
+
+
+@contextmanager
+def incumbent_kept(session: ReleaseSession) -> Iterator[None]:
+    """
+    Whatever ends the block by an exception, traffic ends on the incumbent, observed, before the exception goes on.
+
+    A release that has lost the plane touches nothing: whoever took it has restored the incumbent already.
+    """
+    try:
+        yield
+    except ConcurrencyError:
+        raise
+    except BaseException as error:
+        services, release = session.services, session.release
+        restore_traffic(services.traffic, services.clock, reason=f"{type(error).__name__}: {error}")
+        restore_registry(services.registry, services.clock, incumbent=release.incumbent, candidate=release.candidate)
+        services.traffic.end(token=release.token)
+        session.record("failed", reason=f"{type(error).__name__}: {error}")
+        raise
+
+
+@task(name="start candidate server", cache_policy=NO_CACHE)
+def start_candidate(session: ReleaseSession) -> float:
+    """The candidate's server, ready and without traffic; returns the seconds it took."""
+    return load_candidate(session)
+
+
+@task(name="promote", cache_policy=NO_CACHE)
+def promote(session: ReleaseSession, analysis: Analysis, bake: Phase) -> None:
+    """All traffic to the candidate, observed; then champion and Production in the registry, read back."""
+    analysis.move_to(bake)
+    candidate = session.release.candidate
+    session.services.registry.set_champion(candidate.name, candidate.version)
+    session.record("promoted", champion=candidate.version, stage="Production")
+
+
+@task(name="finalise", cache_policy=NO_CACHE)
+def finalise(session: ReleaseSession) -> None:
+    """The candidate is the incumbent now; the former one drains and stops."""
+    finalise_promotion(session)
+
+
+@task(name="roll back", cache_policy=NO_CACHE)
+def restore(session: ReleaseSession, reason: str) -> RollbackReceipt:
+    """Traffic, registry, capacity back on the incumbent, each observed; the receipt goes into the evidence."""
+    services, release = session.services, session.release
+    receipt = roll_back(
+        services.traffic, services.registry, services.clock, reason=reason, candidate=release.candidate, token=release.token
+    )
+    session.record("rollback", **receipt_values(receipt))
+    return receipt
+
+
+@task(name="roll back the plane", cache_policy=NO_CACHE)
+def restore_plane(reason: str) -> RollbackReceipt:
+    """The same for whatever the plane does now, with or without a release."""
+    services = open_services()
+    candidate = services.traffic.observe().candidate
+    version = candidate.version if candidate else None
+    return roll_back(services.traffic, services.registry, services.clock, reason=reason, candidate=version, token=None)
+
+
+def receipt_values(receipt: RollbackReceipt) -> dict[str, object]:
+    """A receipt as plain values."""
+    steps = [{"step": s.name, "observed": s.observed, "elapsed_seconds": round(s.elapsed_seconds, 3)} for s in receipt.steps]
+    return {
+        "reason": receipt.reason,
+        "incumbent": receipt.incumbent,
+        "steps": steps,
+        "elapsed_seconds": round(receipt.elapsed_seconds, 3),
+    }

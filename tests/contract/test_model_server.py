@@ -1,0 +1,341 @@
+"""Our model server against `mlflow models serve`: the same requests to both, side by side, and what only ours promises."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from interlock.model.release import ModelVersion
+from interlock.serving.commands import server_command, server_environment
+from interlock.serving.digest import artifact_digest
+from tests.contract.model_server_rig import RunningServer, running, save_odd_model
+
+pytestmark = pytest.mark.timeout(240)
+
+NAMES = ["amount", "count", "country", "vip"]
+ROW: list[Any] = [1.5, 1, "de", True]
+JSON_TYPE = {"content-type": "application/json"}
+CSV_TYPE = {"content-type": "text/csv"}
+
+
+def split(*rows: list[Any], names: list[str] | None = None, **more: Any) -> bytes:
+    return json.dumps({"dataframe_split": {"columns": names or NAMES, "data": list(rows)}, **more}).encode()
+
+
+def records(*rows: dict[str, Any]) -> bytes:
+    return json.dumps({"dataframe_records": list(rows)}).encode()
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    body: bytes = b""
+    headers: Mapping[str, str] | Mapping[bytes, bytes] = field(default_factory=lambda: dict(JSON_TYPE))
+    method: str = "POST"
+    path: str = "/invocations"
+    status: int = 200
+    same_body: bool = True
+
+
+RECORD = dict(zip(NAMES, ROW, strict=True))
+COLUMNS = {name: [value] for name, value in RECORD.items()}
+HUGE = 10**30
+
+CASES = [
+    Case("split", split(ROW)),
+    Case("split, many rows", split(*[[n / 7, n, "de", n % 2 == 0] for n in range(300)])),
+    Case("split with index", json.dumps({"dataframe_split": {"index": [5, 3], "columns": NAMES, "data": [ROW, ROW]}}).encode()),
+    Case(
+        "split, index too short", json.dumps({"dataframe_split": {"index": [5], "columns": NAMES, "data": [ROW, ROW]}}).encode(), status=400
+    ),
+    Case("split, columns in another order", split(ROW[::-1], names=NAMES[::-1])),
+    Case("split, whole number for a double", split([2, 1, "de", True])),
+    Case("records", records(RECORD)),
+    Case("records, uneven rows", records(RECORD, {"amount": 1.0}), status=400),
+    Case("records that are no list", b'{"dataframe_records": {"amount": 1.5}}', status=400),
+    Case("instances", json.dumps({"instances": [RECORD, RECORD]}).encode()),
+    Case("inputs", json.dumps({"inputs": COLUMNS}).encode()),
+    Case("charset in the content type", split(ROW), {"content-type": "application/json; charset=UTF-8"}),
+    Case("csv", b"amount,count,country,vip\n1.5,1,de,True\n2.5,2,fr,False\n", CSV_TYPE),
+    Case("csv, wrong type", b"amount,count,country,vip\nmuch,1,de,True\n", CSV_TYPE, status=400),
+    Case("csv that is not utf-8", b"amount\n\xff\xfe", CSV_TYPE, status=400),
+    Case("csv, empty", b"", CSV_TYPE, status=400),
+    Case("parquet that is none", b"PAR0", {"content-type": "application/vnd.apache.parquet"}, status=400),
+    Case("params", split(ROW, params={"factor": 4.0})),
+    Case("params, whole number", split(ROW, params={"factor": 4})),
+    Case("params, null", split(ROW, params=None)),
+    Case("params, unknown", split(ROW, params={"nobody": 1})),
+    Case("params, wrong type", split(ROW, params={"factor": "much"}), status=400),
+    Case("params, no object", split(ROW, params=[1]), status=400),
+    Case("unknown key beside the data", split(ROW, nobody=1)),
+    Case("malformed JSON", b'{"dataframe_split": ', status=400),
+    Case("JSON that is not utf-8", b'{"dataframe_split": "\xff"}', status=400),
+    Case("JSON, too deep", b"[" * 100_000, status=500),
+    Case("a list", b"[1, 2]", status=400),
+    Case("a number", b"1", status=400),
+    Case("empty body", b"", status=400),
+    Case("empty object", b"{}", status=400),
+    Case("two formats at once", json.dumps({"dataframe_records": [RECORD], "inputs": COLUMNS}).encode(), status=400),
+    Case("chat input", b'{"messages": [{"role": "user", "content": "hello"}]}', status=400),
+    Case("missing column", split(ROW[:3], names=NAMES[:3]), status=400),
+    Case("extra column", split([*ROW, 9], names=[*NAMES, "extra"])),
+    Case("a column twice", split([*ROW, 2.5], names=[*NAMES, "amount"]), status=400),
+    Case("rows of different lengths", split(ROW, ROW[:2])),
+    Case("text for a double", split(["much", 1, "de", True]), status=400),
+    Case("digits as text for a double", split(["2.5", 1, "de", True])),
+    Case("half a whole number", split([1.5, 1.5, "de", True])),
+    Case("a number for a text", split([1.5, 1, 3, True])),
+    Case("a number for a boolean", split([1.5, 1, "de", 1])),
+    Case("a boolean for a double", split([True, 1, "de", True])),
+    Case("null for a double", split([None, 1, "de", True])),
+    Case("null for a whole number", split([1.5, None, "de", True]), status=400),
+    Case("null for a text", split([1.5, 1, None, True])),
+    Case("a list for a double", split([[1.5], 1, "de", True]), status=400),
+    Case("an object for a double", split([{"a": 1}, 1, "de", True]), status=400),
+    Case("NaN", split([float("nan"), 1, "de", True])),
+    Case("Infinity", split([float("inf"), 1, "de", True])),
+    Case("NaN for a whole number", split([1.5, float("nan"), "de", True]), status=400),
+    Case(
+        "a number beyond a double",
+        b'{"dataframe_split": {"columns": ["amount","count","country","vip"], "data": [[1e999, 1, "de", true]]}}',
+    ),
+    Case("a whole number beyond 2**53 for a double", split([2**53 + 1, 1, "de", True], [1.5, 1, "de", True])),
+    Case("a whole number beyond 64 bits for a double", split([HUGE, 1, "de", True])),
+    Case("a whole number beyond 64 bits", split([1.5, HUGE, "de", True]), status=400),
+    Case("no rows", split(), status=400),
+    Case("no rows, no columns", b'{"dataframe_split": {"columns": [], "data": []}}', status=400),
+    Case("records, none", b'{"dataframe_records": []}', status=400),
+    Case("the model raises", split([13.0, 1, "de", True]), status=400),
+    Case("the model raises, csv", b"amount,count,country,vip\n13,1,de,True\n", CSV_TYPE, status=400),
+    Case("the model raises an internal error", split([14.0, 1, "de", True]), status=500),
+    Case("the model answers what is no JSON", split([15.0, 1, "de", True]), status=500),
+    Case("wrong content type", split(ROW), {"content-type": "text/html"}, status=415),
+    Case("wrong charset", split(ROW), {"content-type": "application/json; charset=latin-1"}, status=415),
+    Case("unknown content type parameter", split(ROW), {"content-type": "application/json; format=pandas-split"}, status=415),
+    Case("content type that is no text", split(ROW), {b"content-type": b"appl\xe9"}, status=415, same_body=False),
+    Case("no content type", split(ROW), {}, status=500),
+    Case("GET on /invocations", method="GET", status=405),
+    Case("PUT on /invocations", split(ROW), method="PUT", status=405),
+    Case("ping", method="GET", path="/ping"),
+    Case("health", method="GET", path="/health"),
+    Case("version", method="GET", path="/version"),
+    Case("POST on /ping", method="POST", path="/ping", status=405),
+    Case("unknown path", method="GET", path="/nope", status=404),
+    Case("the root", method="GET", path="/", status=404),
+]
+
+
+@pytest.fixture(scope="module")
+def odd_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_odd_model(tmp_path_factory.mktemp("artifact") / "odd")
+
+
+@pytest.fixture(scope="module")
+def servers(odd_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, RunningServer]]:
+    scratch = tmp_path_factory.mktemp("logs")
+    with running("interlock", odd_model, scratch=scratch) as ours, running("mlflow", odd_model, scratch=scratch) as theirs:
+        ours.wait_ready()
+        theirs.wait_ready()
+        yield ours, theirs
+
+
+@pytest.fixture(scope="module")
+def ours(servers: tuple[RunningServer, RunningServer]) -> RunningServer:
+    return servers[0]
+
+
+def ask(server: RunningServer, case: Case) -> httpx.Response:
+    return httpx.request(case.method, server.url + case.path, content=case.body, headers=case.headers, timeout=30)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_answers_as_mlflow_does(servers: tuple[RunningServer, RunningServer], case: Case) -> None:
+    mine, theirs = (ask(server, case) for server in servers)
+
+    assert (mine.status_code, theirs.status_code) == (case.status, case.status), (mine.text[:300], theirs.text[:300])
+    assert mine.headers["content-type"] == theirs.headers["content-type"]
+    assert mine.headers.get("allow") == theirs.headers.get("allow")
+    assert mine.headers["x-interlock-model"] == "odd/7"
+    assert mine.headers["x-interlock-digest"] == servers[0].version.digest
+    if theirs.status_code != 200 and theirs.headers["content-type"] == "application/json":
+        wanted = theirs.json()
+        wanted.pop("stack_trace", None)
+        assert mine.json() == wanted
+    elif case.same_body:  # granian hands over no header value that is not ASCII: the status is the same, the quotation is not
+        assert mine.content == theirs.content
+    assert b"Traceback" not in mine.content
+    assert b"stack_trace" not in mine.content
+
+
+def test_mlflow_does_send_stack_traces(servers: tuple[RunningServer, RunningServer]) -> None:
+    """Otherwise the test above proves nothing about ours."""
+    assert "stack_trace" in ask(servers[1], next(case for case in CASES if case.name == "the model raises")).json()
+
+
+@pytest.mark.parametrize("how", ["announced", "in chunks"])
+def test_too_large_a_body_is_heard_out_and_refused(ours: RunningServer, how: str) -> None:
+    too_much = b"x" * (17 * 1024 * 1024)
+    content: Any = too_much if how == "announced" else (too_much[at : at + 65536] for at in range(0, len(too_much), 65536))
+    answer = httpx.post(f"{ours.url}/invocations", content=content, headers=JSON_TYPE, timeout=30)
+    assert (answer.status_code, answer.json()["error_code"]) == (413, "BAD_REQUEST")
+
+
+def test_a_body_in_chunks_is_read(ours: RunningServer) -> None:
+    body = split(ROW)
+    answer = httpx.post(f"{ours.url}/invocations", content=iter([body[:20], body[20:]]), headers=JSON_TYPE)
+    assert answer.json() == {"predictions": [{"scaled": 3.0, "country": "de", "seen": 1}]}
+
+
+def test_one_process_holds_everything(ours: RunningServer) -> None:
+    process = psutil.Process(ours.process.pid)
+    assert process.children(recursive=True) == []
+    assert "interlock.serving.model_server" in process.cmdline()
+
+
+def test_connections_are_kept(ours: RunningServer) -> None:
+    with socket.create_connection(("127.0.0.1", ours.port)) as connection:
+        for _ in range(3):
+            connection.sendall(b"GET /version HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_idle_connections_do_not_keep_others_out(ours: RunningServer) -> None:
+    """Granian's default gives no answer to the 129th connection while 128 are open, even if nothing happens on them."""
+    idle = [socket.create_connection(("127.0.0.1", ours.port)) for _ in range(300)]
+    try:
+        for connection in idle:
+            connection.sendall(b"GET /ping HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert httpx.get(f"{ours.url}/ping", timeout=5).status_code == 200
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+def test_probes_answer_while_every_thread_predicts(ours: RunningServer) -> None:
+    slow = [threading.Thread(target=ask, args=(ours, Case("slow", split([16.0, 1, "de", True])))) for _ in range(3)]
+    for thread in slow:
+        thread.start()
+    time.sleep(0.5)
+    asked = time.monotonic()
+    metrics = httpx.get(f"{ours.url}/metrics").text
+    assert httpx.get(f"{ours.url}/ping").status_code == 200
+    assert time.monotonic() - asked < 1.0
+    assert 'interlock_model_inflight{model="odd",version="7"} 3.0' in metrics
+    for thread in slow:
+        thread.join()
+
+
+def test_metrics_count_requests_by_status(ours: RunningServer) -> None:
+    def counted(name: str) -> float:
+        lines = httpx.get(f"{ours.url}/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+    good = 'interlock_model_requests_total{code="200",model="odd",version="7"}'
+    bad = 'interlock_model_requests_total{code="400",model="odd",version="7"}'
+    seconds = 'interlock_model_request_seconds_count{model="odd",version="7"}'
+    before = counted(good), counted(bad), counted(seconds)
+    for body in (split(ROW), split(ROW), b"{}"):
+        ask(ours, Case("counted", body))
+    assert (counted(good) - before[0], counted(bad) - before[1], counted(seconds) - before[2]) == (2, 1, 3)
+    assert counted(f'interlock_model_info{{digest="{ours.version.digest}",model="odd",version="7"}}') == 1
+    assert 30e6 < counted("process_resident_memory_bytes") < 2e9
+    assert counted('interlock_model_inflight{model="odd",version="7"}') == 0
+
+
+def test_a_failed_prediction_is_logged_in_one_line(ours: RunningServer) -> None:
+    ask(ours, Case("raises", split([13.0, 1, "de", True])))
+    logged = ours.log
+    assert "prediction answered 400: ValueError: thirteen is unlucky (odd_model.py:" in logged
+    assert "Traceback" not in logged
+
+
+def test_a_taken_port_is_refused(ours: RunningServer, odd_model: Path) -> None:
+    """SO_REUSEPORT would let two versions share one port in silence."""
+    command = server_command("interlock", python=sys.executable, model_dir=odd_model, version=ours.version, port=ours.port, threads=1)
+    ended = subprocess.run(command, env={**os.environ, **server_environment("interlock")}, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 4
+    assert f"127.0.0.1:{ours.port} cannot be bound" in ended.stderr
+
+
+def test_sigterm_lets_requests_in_flight_finish(odd_model: Path, tmp_path: Path) -> None:
+    with running("interlock", odd_model, scratch=tmp_path) as server:
+        server.wait_ready()
+        answers: list[httpx.Response] = []
+        client = threading.Thread(target=lambda: answers.append(ask(server, Case("slow", split([16.0, 1, "de", True])))))
+        client.start()
+        time.sleep(0.7)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(5) == 0
+        client.join()
+        assert [answer.status_code for answer in answers] == [200]
+
+
+def test_sigterm_ends_a_hung_prediction_within_five_seconds(odd_model: Path, tmp_path: Path) -> None:
+    with running("interlock", odd_model, scratch=tmp_path) as server:
+        server.wait_ready()
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        body = split([17.0, 1, "de", True])
+        head = f"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        time.sleep(0.5)
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(8) == 1
+        assert time.monotonic() - started < 5.0
+        assert "1 requests in flight were cut off" in server.log
+        connection.close()
+
+
+def test_loading_leaves_the_artifact_as_it_was(servers: tuple[RunningServer, RunningServer], odd_model: Path) -> None:
+    """Neither server may write into the artifact (byte code of its modules, say): the next start would find another digest."""
+    assert artifact_digest(odd_model) == servers[0].version.digest
+
+
+def refused(directory: Path, digest: str) -> subprocess.CompletedProcess[str]:
+    version = ModelVersion("odd", "7", digest)
+    command = server_command("interlock", python=sys.executable, model_dir=directory, version=version, port=1, threads=1)
+    command[command.index("--port") + 1] = "0"
+    return subprocess.run(command, env={**os.environ, **server_environment("interlock")}, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("odd_model.py", b"raise RuntimeError('no\\nmodel')", "does not load: MlflowException: "),
+        ("MLmodel", None, "does not load: "),
+        ("MLmodel", b"flavors: {}", "does not load: "),
+        ("serving_input_example.json", b'{"dataframe_split": {"columns": ["amount"], "data": [[1]]}}', "its own input example with 400"),
+    ],
+    ids=["model raises at load", "MLmodel missing", "no pyfunc flavor", "example refused"],
+)
+def test_an_artifact_that_cannot_be_served(odd_model: Path, tmp_path: Path, name: str, content: bytes | None, sentence: str) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in odd_model.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    (broken / name).unlink() if content is None else (broken / name).write_bytes(content)
+    ended = refused(broken, artifact_digest(broken))
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("odd/7 is not served: ")
+    assert sentence in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_another_artifact_than_the_judged_one_is_refused_before_it_is_loaded(odd_model: Path) -> None:
+    started = time.monotonic()
+    ended = refused(odd_model, "sha256:" + "0" * 64)
+    assert ended.returncode == 3
+    assert f"has the digest {artifact_digest(odd_model)}, sha256:{'0' * 64} was judged" in ended.stderr
+    assert time.monotonic() - started < 3, "mlflow was imported first"

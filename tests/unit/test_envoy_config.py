@@ -1,0 +1,177 @@
+"""What Envoy's configuration says, read as data; what it does is in tests/contract/test_envoy_plane.py."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from interlock.errors import ServiceRefused, ServiceUnavailable, StateError
+from interlock.model.plane import CaptureCounts
+from interlock.plane.endpoints import Endpoint, write_arms, write_endpoints
+from interlock.plane.envoy_admin import EnvoyAdmin, EnvoySplit
+from interlock.plane.envoy_config import bootstrap_json, build_bootstrap, envoy_command
+from interlock.plane.envoy_settings import EnvoySettings
+
+SETTINGS = EnvoySettings(live_port=8080, admin_port=8081, collector_port=8082, endpoints_directory=Path("/state dir/endpoints"))
+
+
+def manager(bootstrap: dict[str, Any], listener: str) -> dict[str, Any]:
+    found = next(at for at in bootstrap["static_resources"]["listeners"] if at["name"] == listener)
+    config: dict[str, Any] = found["filter_chains"][0]["filters"][0]["typed_config"]
+    return config
+
+
+def routes(listener: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = manager(build_bootstrap(SETTINGS), listener)["route_config"]["virtual_hosts"][0]["routes"]
+    return found
+
+
+def clusters() -> dict[str, dict[str, Any]]:
+    return {cluster["name"]: cluster for cluster in build_bootstrap(SETTINGS)["static_resources"]["clusters"]}
+
+
+def test_the_bootstrap_is_json_and_always_the_same() -> None:
+    assert json.loads(bootstrap_json(SETTINGS)) == build_bootstrap(SETTINGS)
+    assert bootstrap_json(SETTINGS) == bootstrap_json(SETTINGS)
+
+
+def test_by_default_every_request_takes_the_quiet_route_to_the_incumbent() -> None:
+    first = routes("live")[0]
+    assert first["match"]["runtime_fraction"]["default_value"] == {"numerator": 10_000, "denominator": "TEN_THOUSAND"}
+    assert first["route"]["cluster"] == "incumbent"
+    assert "request_mirror_policies" not in first["route"]
+    others = [route["match"]["runtime_fraction"] for route in routes("live")[1:] if "runtime_fraction" in route["match"]]
+    assert {at["default_value"]["numerator"] for at in others} == {0}
+
+
+def test_only_posted_invocations_are_mirrored_and_captured() -> None:
+    mirrored = [route for route in routes("live") if "request_mirror_policies" in route["route"]]
+    captured = [route for route in routes("live") if not route["typed_per_filter_config"]]
+    assert mirrored == captured
+    assert [route["match"]["path"] for route in mirrored] == ["/invocations"] * 2
+    assert [route["route"]["cluster"] for route in mirrored] == ["candidate", "incumbent"]
+    assert [route["route"]["request_mirror_policies"][0]["cluster"] for route in mirrored] == ["mirror_to_incumbent", "mirror_to_candidate"]
+
+
+def test_shadows_never_retry_and_end_at_the_candidates_deadline() -> None:
+    for listener in ("candidate_only", "incumbent_only"):
+        (route,) = routes(listener)
+        assert route["route"] == {"cluster": listener, "timeout": "2.000000s"}
+        assert manager(build_bootstrap(SETTINGS), listener)["preserve_external_request_id"] is True
+
+
+def test_the_incumbent_is_never_sent_an_input_twice_that_it_has_seen() -> None:
+    policy = routes("live")[-1]["route"]["retry_policy"]
+    assert set(policy["retry_on"].split(",")) == {"connect-failure", "refused-stream"}
+
+
+def test_everything_listens_on_loopback() -> None:
+    addresses = _find(build_bootstrap(SETTINGS), "socket_address")
+    assert {at["port_value"] for at in addresses} == {8080, 8081, 8082}
+    assert {at["address"] for at in addresses} == {"127.0.0.1"}
+
+
+def _find(node: object, key: str) -> list[Any]:
+    if isinstance(node, list):
+        return [found for item in node for found in _find(item, key)]
+    if isinstance(node, dict):
+        return [node[key]] if key in node else [found for item in node.values() for found in _find(item, key)]
+    return []
+
+
+def test_a_hanging_mirror_can_hold_only_so_many_requests() -> None:
+    for name in ("mirror_to_candidate", "mirror_to_incumbent"):
+        (limits,) = clusters()[name]["circuit_breakers"]["thresholds"]
+        assert (limits["max_connections"], limits["max_pending_requests"]) == (64, 64)
+    (limits,) = clusters()["candidate"]["circuit_breakers"]["thresholds"]
+    assert limits["max_retries"] >= 10_000  # Envoy's default of 3 would turn the fourth rescue of a moment into a failed request
+
+
+@pytest.mark.parametrize("deadline", [0.0, 10.0, 11.0, float("nan")])
+def test_a_deadline_that_leaves_no_time_for_the_rescue_is_refused(deadline: float) -> None:
+    with pytest.raises(ValueError, match="rescue"):
+        EnvoySettings(1, 2, 3, Path(), request_timeout_seconds=10.0, candidate_deadline_seconds=deadline)
+
+
+def test_envoy_is_started_without_a_wrapper_around_it() -> None:
+    program, *options = envoy_command(SETTINGS, Path("/a dir/envoy.json"))
+    assert Path(program).read_bytes()[:4] == b"\x7fELF"
+    assert options[:2] == ["-c", "/a dir/envoy.json"]
+
+
+def test_endpoint_files_name_the_rescuing_incumbent_at_priority_1(tmp_path: Path) -> None:
+    directory = tmp_path / "state dir"
+    write_arms(directory, incumbent=[Endpoint("h", 1, "m/1", "incumbent")], candidate=[Endpoint("h", 2, "m/2", "candidate")])
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "candidate.json",
+        "candidate_only.json",
+        "incumbent.json",
+        "incumbent_only.json",
+    ]
+    (assignment,) = json.loads((directory / "candidate.json").read_text())["resources"]
+    seen = [
+        (
+            at["priority"],
+            [(e["endpoint"]["hostname"], e["metadata"]["filter_metadata"]["interlock"]["arm"]) for e in at["lb_endpoints"]],
+        )
+        for at in assignment["endpoints"]
+    ]
+    assert seen == [(0, [("m/2", "candidate")]), (1, [("m/1", "incumbent")])]
+
+
+def test_an_unwritable_endpoint_directory_is_a_state_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match="cannot write"):
+        write_endpoints(tmp_path / "file", "candidate", [])
+
+
+def admin_answering(answer: httpx.Response | Exception) -> EnvoyAdmin:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    admin = EnvoyAdmin("http://envoy")
+    admin._client = httpx.Client(base_url="http://envoy", transport=httpx.MockTransport(handle))
+    return admin
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("x"), httpx.ReadTimeout("x"), httpx.RemoteProtocolError("x"), httpx.PoolTimeout("x")])
+def test_whatever_keeps_the_admin_from_answering_is_unavailable(error: Exception) -> None:
+    with pytest.raises(ServiceUnavailable):
+        admin_answering(error).observe_split()
+    with pytest.raises(ServiceUnavailable):
+        admin_answering(error).ready()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [httpx.Response(403, text="no"), httpx.Response(503), httpx.Response(200, text="not json")],
+    ids=["forbidden", "broken", "not json"],
+)
+def test_an_answer_other_than_wanted_is_refused(answer: httpx.Response) -> None:
+    with pytest.raises(ServiceRefused):
+        admin_answering(answer).observe_split()
+
+
+def runtime(**values: str) -> httpx.Response:
+    return httpx.Response(200, json={"entries": {f"interlock.{key}": {"final_value": value} for key, value in values.items()}})
+
+
+def test_the_split_is_read_back_in_basis_points() -> None:
+    whole, none = '{"numerator":10000,"denominator":"TEN_THOUSAND"}', '{"numerator":0,"denominator":"TEN_THOUSAND"}'
+    asked = runtime(candidate_weight='{"numerator":5,"denominator":"HUNDRED"}', mirror=whole, quiet=none)
+    assert admin_answering(asked).observe_split() == EnvoySplit(500, is_mirroring=True, is_quiet=False)
+    assert admin_answering(runtime()).observe_split() == EnvoySplit(0, is_mirroring=False, is_quiet=True)
+
+
+@pytest.mark.parametrize("value", ["50", "x", '{"numerator":1}'])
+def test_a_runtime_value_that_somebody_else_set_is_never_guessed_at(value: str) -> None:
+    with pytest.raises(ServiceRefused, match="set the split again"):
+        admin_answering(runtime(candidate_weight=value)).observe_split()
+
+
+def test_statistics_that_are_absent_count_as_nothing_yet() -> None:
+    assert admin_answering(httpx.Response(200, json={"stats": []})).capture_counts() == CaptureCounts(0, 0, 0)

@@ -1,0 +1,328 @@
+"""The judgement: HALT only on evidence, PASS only with proof, everything else says what is missing."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interlock.judge import evaluate
+from interlock.judge.evaluate import judge_final, judge_tick
+from interlock.judge.feasibility import pairs_needed
+from interlock.judge.pairs import Fate, PairJoiner, PairResult
+from interlock.judge.policy import JudgePolicy
+from interlock.judge.readings import JudgeOutcome, Judgement, SignalReading
+from interlock.judge.tally import Tally
+from interlock.model.journal import Arm, Leg, Role
+
+POLICY = JudgePolicy(
+    alpha=0.01,
+    beta=0.05,
+    window_seconds=5.0,
+    planned_seconds=600.0,
+    divergence_tolerance=0.02,
+    divergence_weight=0.35,
+    divergence_is_binary=True,
+    error_tolerance=0.005,
+    error_incumbent_ratio=1.0,
+    error_weight=0.35,
+    p50_tolerance_ratio=0.10,
+    p50_slack_ms=5.0,
+    p50_weight=0.10,
+    p99_tolerance_ratio=0.25,
+    p99_slack_ms=5.0,
+    p99_weight=0.20,
+    max_missing_share=0.05,
+    slo_max_error_share=0.05,
+    slo_max_p99_ms=500.0,
+    slo_min_sample_count=50,
+)
+CLEAN = PairResult(Fate.JUDGED, 0.0, 0.0, False, False, Arm.CANDIDATE, 10.0, 10.0)
+BAD = CLEAN._replace(divergence=1.0, candidate_failed=True, candidate_latency_ms=None)
+GENTLE = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def table(*groups: Iterable[PairResult], seconds: float = 600.0) -> Tally:
+    """Pairs of each group spread evenly over the canary; the groups run side by side."""
+    tally = Tally(start_seconds=0.0, window_seconds=5.0)
+    for group in groups:
+        pairs = list(group)
+        tally.add([pair._replace(at_seconds=i * seconds / len(pairs)) for i, pair in enumerate(pairs)], 0)
+    return tally
+
+
+def reading(judgement: Judgement, name: str) -> SignalReading:
+    return next(signal for signal in judgement.signals if signal.name == name)
+
+
+def test_t02_no_pair_at_all_is_insufficient_and_says_how_many_are_needed() -> None:
+    for judge in (judge_tick, judge_final):
+        judgement = judge(table(), POLICY)
+        assert judgement.outcome is JudgeOutcome.INSUFFICIENT
+        assert f"n=0 of {pairs_needed(POLICY)}" in judgement.reason
+        assert reading(judgement, "divergence").more_requests_needed == 149
+
+
+def test_clean_pairs_pass_exactly_when_the_plan_said_so() -> None:
+    needed = pairs_needed(POLICY)
+    assert judge_final(table([CLEAN] * needed), POLICY).outcome is JudgeOutcome.PASS
+    assert judge_final(table([CLEAN] * (needed - 1)), POLICY).outcome is JudgeOutcome.INSUFFICIENT
+
+
+def test_clean_scores_pass_exactly_when_the_plan_said_so() -> None:
+    policy = dataclasses.replace(POLICY, divergence_is_binary=False, divergence_tolerance=0.005)
+    needed = pairs_needed(policy)
+    assert judge_final(table([CLEAN] * needed), policy).outcome is JudgeOutcome.PASS
+    assert judge_final(table([CLEAN] * (needed - 1)), policy).outcome is JudgeOutcome.INSUFFICIENT
+
+
+def test_no_early_pass_a_tick_never_passes() -> None:
+    assert judge_tick(table([CLEAN] * 20_000), POLICY).outcome is JudgeOutcome.CONTINUE
+
+
+def test_one_pair_is_insufficient_at_the_end_and_keeps_watching_before() -> None:
+    assert judge_final(table([CLEAN]), POLICY).outcome is JudgeOutcome.INSUFFICIENT
+    assert judge_tick(table([CLEAN]), POLICY).outcome is JudgeOutcome.CONTINUE
+
+
+def test_t03_one_failing_sample_among_three_halts_nothing() -> None:
+    assert judge_tick(table([CLEAN, CLEAN, BAD]), POLICY).outcome is JudgeOutcome.CONTINUE
+
+
+def test_a_diverging_candidate_halts_and_the_reason_carries_numbers() -> None:
+    judgement = judge_tick(table([CLEAN] * 90, [CLEAN._replace(divergence=1.0)] * 20), POLICY)
+    assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "divergence")
+    assert "0.1818" in judgement.reason
+    assert "n=110" in judgement.reason
+    assert judgement.e_value >= judgement.halting_line == 100.0
+
+
+def test_t31_errors_that_start_late_and_are_rare_are_caught() -> None:
+    clean = [CLEAN] * 3000
+    late = [CLEAN._replace(candidate_failed=True, divergence=None, at_seconds=580.0 + i / 10) for i in range(80)]
+    tally = table(clean)
+    tally.add(late, 0)
+    judgement = judge_tick(tally, POLICY)
+    assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "errors")
+
+
+def test_errors_that_both_arms_share_halt_nothing() -> None:
+    outage = CLEAN._replace(candidate_failed=True, incumbent_failed=True, divergence=None)
+    judgement = judge_tick(table([CLEAN] * 2000, [outage] * 60), POLICY)
+    assert judgement.outcome is JudgeOutcome.CONTINUE
+
+
+def test_a_slower_median_halts() -> None:
+    judgement = judge_tick(table([CLEAN._replace(candidate_latency_ms=40.0)] * 400), POLICY)
+    assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "p99")
+    assert reading(judgement, "p50").e_value > reading(judgement, "p50").halting_e_value
+
+
+def test_a_slow_tail_halts_by_p99_alone() -> None:
+    judgement = judge_tick(table([CLEAN] * 3000, [CLEAN._replace(candidate_latency_ms=200.0)] * 150), POLICY)
+    assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "p99")
+    assert reading(judgement, "p50").e_value < 1
+
+
+def test_each_role_is_compared_with_its_own() -> None:
+    """Mirrors are five times slower on both arms: live against mirrored would halt."""
+    live = CLEAN._replace(live_arm=Arm.CANDIDATE, candidate_latency_ms=10.0, incumbent_latency_ms=50.0)
+    mirrored = CLEAN._replace(live_arm=Arm.INCUMBENT, candidate_latency_ms=50.0, incumbent_latency_ms=10.0)
+    assert judge_tick(table([live] * 200, [mirrored] * 2000), POLICY).outcome is JudgeOutcome.CONTINUE
+
+
+def test_a_new_weight_step_starts_new_histograms() -> None:
+    """Load doubles every latency while the weight goes from 10 % to 90 %: pooled, the candidate would look slower."""
+    tally = Tally(start_seconds=0.0, window_seconds=5.0)
+    for step, (candidate_count, latency) in enumerate([(100, 10.0), (900, 20.0)]):
+        own = CLEAN._replace(candidate_latency_ms=latency, incumbent_latency_ms=latency)
+        tally.add([own] * candidate_count + [own._replace(live_arm=Arm.INCUMBENT)] * (1000 - candidate_count), step)
+    assert judge_tick(tally, POLICY).outcome is JudgeOutcome.CONTINUE
+
+
+def test_a_breach_of_the_absolute_ceiling_halts_even_when_the_incumbent_is_as_bad() -> None:
+    both = CLEAN._replace(candidate_failed=True, incumbent_failed=True, divergence=None)
+    judgement = judge_tick(table([CLEAN] * 140, [both] * 60), POLICY)
+    assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "slo")
+    slow = CLEAN._replace(candidate_latency_ms=900.0, incumbent_latency_ms=900.0)
+    judgement = judge_tick(table([CLEAN] * 180, [slow] * 20), POLICY)
+    assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "slo")
+
+
+def test_the_absolute_ceiling_does_not_fire_below_its_sample_count() -> None:
+    both = CLEAN._replace(candidate_failed=True, incumbent_failed=True, divergence=None, candidate_latency_ms=10.0)
+    assert judge_tick(table([both] * 49), POLICY).outcome is JudgeOutcome.CONTINUE
+    assert judge_tick(table([both] * 50), POLICY).outcome is JudgeOutcome.HALT
+
+
+def test_t01_lost_telemetry_is_no_verdict_before_the_end_and_insufficient_at_it() -> None:
+    tally = table([CLEAN] * 2000, [CLEAN._replace(fate=Fate.DROPPED)] * 120)
+    for judge, outcome in ((judge_tick, JudgeOutcome.CONTINUE), (judge_final, JudgeOutcome.INSUFFICIENT)):
+        judgement = judge(tally, POLICY)
+        assert judgement.outcome is outcome
+        assert "TELEMETRY_DEGRADED" in judgement.reason
+        assert "5.66%" in judgement.reason
+
+
+def test_survivors_of_lost_telemetry_halt_nothing_but_the_ceiling_still_does() -> None:
+    diverging = table([CLEAN._replace(divergence=1.0)] * 200, [CLEAN._replace(fate=Fate.DROPPED)] * 100)
+    assert judge_tick(diverging, POLICY).outcome is JudgeOutcome.CONTINUE
+    failing = table([BAD] * 200, [CLEAN._replace(fate=Fate.DROPPED)] * 100)
+    assert judge_tick(failing, POLICY).decided_by == "slo"
+
+
+def test_a_broken_pair_makes_every_look_insufficient() -> None:
+    tally = table([CLEAN] * 2000, [CLEAN._replace(fate=Fate.BROKEN)])
+    for judge in (judge_tick, judge_final):
+        assert judge(tally, POLICY).outcome is JudgeOutcome.INSUFFICIENT
+        assert "BAD_DATA" in judge(tally, POLICY).reason
+
+
+def test_a_table_with_other_windows_than_the_policy_is_not_judged() -> None:
+    assert judge_final(table([CLEAN] * 2000), dataclasses.replace(POLICY, window_seconds=6.0)).outcome is JudgeOutcome.INSUFFICIENT
+
+
+def test_pairs_that_say_nothing_about_predictions_cannot_pass() -> None:
+    judgement = judge_final(table([CLEAN._replace(divergence=None)] * 2000), POLICY)
+    assert judgement.outcome is JudgeOutcome.INSUFFICIENT
+    assert "n=0 of 149" in judgement.reason
+
+
+def explode(tally: Tally, policy: JudgePolicy) -> SignalReading:
+    raise ZeroDivisionError("boom")
+
+
+def test_t05_an_exception_in_one_signal_is_insufficient_and_the_others_are_still_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(evaluate.READERS, "p99", explode)
+    judgement = judge_final(table([CLEAN] * 2000), POLICY)
+    assert judgement.outcome is JudgeOutcome.INSUFFICIENT
+    assert "ZeroDivisionError: boom" in judgement.reason
+    assert reading(judgement, "p99").e_value == 0.0
+    assert judge_tick(table([CLEAN] * 2000), POLICY).outcome is JudgeOutcome.INSUFFICIENT
+    assert judge_tick(table([BAD] * 100), POLICY).outcome is JudgeOutcome.HALT
+
+
+@pytest.mark.parametrize("field", ["value", "limit", "e_value", "low", "high"])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_t06_a_number_that_is_not_finite_is_insufficient_and_never_a_pass(
+    monkeypatch: pytest.MonkeyPatch, field: str, number: float
+) -> None:
+    real = evaluate.READERS["errors"]
+    changes: dict[str, Any] = {field: number}
+    monkeypatch.setitem(evaluate.READERS, "errors", lambda tally, policy: dataclasses.replace(real(tally, policy), **changes))
+    for judge in (judge_tick, judge_final):
+        judgement = judge(table([CLEAN] * 2000), POLICY)
+        assert judgement.outcome is JudgeOutcome.INSUFFICIENT
+        assert not reading(judgement, "errors").is_usable
+        assert math.isfinite(judgement.e_value)
+    assert judge_tick(table([BAD] * 100), POLICY).outcome is JudgeOutcome.HALT
+
+
+@pytest.mark.parametrize("text", ['{"predictions": [NaN]}', "", "<html>", '{"predictions": []}', "null", None])
+def test_t06_a_candidate_that_answers_nonsense_halts_and_an_incumbent_that_does_decides_nothing(text: str | None) -> None:
+    def canary(incumbent: str | None, candidate: str | None) -> Tally:
+        joiner = PairJoiner(deadline_seconds=5.0, judging_since_seconds=0.0, output_type="label")
+        for i in range(1000):
+            half = Leg(f"r{i}", Arm.INCUMBENT, Role.LIVE, i / 10, 200, 5.0, "d", incumbent, "m/1")
+            joiner.offer([half, dataclasses.replace(half, arm=Arm.CANDIDATE, role=Role.MIRROR, prediction=candidate)])
+        tally = Tally(start_seconds=0.0, window_seconds=5.0)
+        tally.add(joiner.collect(1000.0), 0)
+        return tally
+
+    good = '{"predictions": [1]}'
+    assert judge_tick(canary(good, text), POLICY).decided_by == "divergence"
+    assert judge_final(canary(text, good), POLICY).outcome is JudgeOutcome.INSUFFICIENT
+    assert "TELEMETRY_DEGRADED" in judge_final(canary(text, good), POLICY).reason
+
+
+def test_t34_permuted_predictions_keep_every_marginal_and_halt() -> None:
+    rng = np.random.default_rng(34)
+    scores = rng.beta(2, 5, 1000)
+    served = scores.copy()
+    moved = rng.choice(1000, 200, replace=False)
+    served[moved] = served[rng.permutation(moved)]
+    assert sorted(served) == sorted(scores)
+    joiner = PairJoiner(deadline_seconds=5.0, judging_since_seconds=0.0, output_type="probability")
+    for i, (ours, theirs) in enumerate(zip(scores, served, strict=True)):
+        half = Leg(f"r{i}", Arm.INCUMBENT, Role.LIVE, i / 10, 200, 5.0, "d", json.dumps({"predictions": [ours]}), "m/1")
+        joiner.offer(
+            [half, dataclasses.replace(half, arm=Arm.CANDIDATE, role=Role.MIRROR, prediction=json.dumps({"predictions": [theirs]}))]
+        )
+    tally = Tally(start_seconds=0.0, window_seconds=5.0)
+    tally.add(joiner.collect(1000.0), 0)
+    assert judge_tick(tally, dataclasses.replace(POLICY, divergence_is_binary=False)).decided_by == "divergence"
+
+
+def test_t30_every_reading_shows_value_limit_count_interval_and_reason() -> None:
+    judgement = judge_final(table([CLEAN] * 1000, [CLEAN._replace(divergence=1.0)] * 10), POLICY)
+    assert [signal.name for signal in judgement.signals] == ["divergence", "errors", "p50", "p99", "slo_error_share", "slo_p99"]
+    for signal in judgement.signals:
+        assert signal.value is not None
+        assert signal.limit is not None
+        assert signal.low is not None
+        assert signal.low <= signal.value <= (signal.high or 0)
+        assert signal.sample_count == 1010
+        assert signal.reason
+    json.dumps([dataclasses.asdict(signal) for signal in judgement.signals], allow_nan=False)
+
+
+def test_halting_lines_alone_and_together_agree() -> None:
+    judgement = judge_tick(table([CLEAN]), POLICY)
+    weights = [1 / (POLICY.alpha * signal.halting_e_value) for signal in judgement.signals]
+    assert math.fsum(weights) == pytest.approx(1.0)
+
+
+PAIRS = st.builds(
+    PairResult,
+    fate=st.sampled_from([*[Fate.JUDGED] * 20, *Fate]),
+    at_seconds=st.floats(0, 600),
+    divergence=st.none() | st.sampled_from([0.0, 1.0]) | st.floats(0, 1),
+    candidate_failed=st.booleans(),
+    incumbent_failed=st.booleans(),
+    live_arm=st.sampled_from(Arm),
+    candidate_latency_ms=st.none() | st.floats(0, 1e6),
+    incumbent_latency_ms=st.none() | st.floats(0, 1e6),
+)
+
+
+@GENTLE
+@given(st.lists(PAIRS, max_size=60), st.booleans())
+def test_nothing_that_small_ever_passes_and_every_answer_is_json(pairs: list[PairResult], is_binary: bool) -> None:
+    tally = Tally(start_seconds=0.0, window_seconds=5.0)
+    tally.add(pairs, 0)
+    policy = dataclasses.replace(POLICY, divergence_is_binary=is_binary)
+    tick, final = judge_tick(tally, policy), judge_final(tally, policy)
+    assert tick.outcome in (JudgeOutcome.HALT, JudgeOutcome.CONTINUE, JudgeOutcome.INSUFFICIENT)
+    assert final.outcome in (JudgeOutcome.HALT, JudgeOutcome.INSUFFICIENT)
+    assert (tick.outcome is JudgeOutcome.HALT) == (final.outcome is JudgeOutcome.HALT)
+    json.dumps([dataclasses.asdict(judgement) for judgement in (tick, final)], allow_nan=False)
+
+
+@GENTLE
+@given(st.integers(0, 300), st.integers(0, 60), st.integers(1, 200), st.floats(0, 599))
+def test_more_bad_pairs_never_turn_a_halt_into_anything_else(clean: int, bad: int, more: int, at: float) -> None:
+    tally = table([CLEAN] * clean, [BAD] * bad)
+    before = judge_tick(tally, POLICY)
+    tally.add([BAD._replace(at_seconds=at)] * more, 0)
+    after = judge_tick(tally, POLICY)
+    assert after.outcome is JudgeOutcome.HALT or before.outcome is not JudgeOutcome.HALT
+    assert reading(after, "divergence").e_value >= reading(before, "divergence").e_value * (1 - 1e-9)
+
+
+@GENTLE
+@given(st.integers(0, 3000), st.integers(0, 3000))
+def test_judging_parts_merged_is_judging_the_union(a: int, b: int) -> None:
+    parts = table([CLEAN] * a).merge(table([BAD] * (b % 7), [CLEAN] * b))
+    assert judge_final(parts, POLICY) == judge_final(table([BAD] * (b % 7), [CLEAN] * b, [CLEAN] * a), POLICY)
+
+
+@pytest.mark.parametrize("break_it", [lambda t: t.errors._counts.fill(-5), lambda t: setattr(t, "latency", None)])
+def test_a_corrupted_table_never_passes(break_it: Callable[[Tally], None]) -> None:
+    tally = table([CLEAN] * 2000)
+    break_it(tally)
+    assert judge_final(tally, POLICY).outcome is not JudgeOutcome.PASS

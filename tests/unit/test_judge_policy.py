@@ -1,0 +1,82 @@
+"""The judge's policy refuses numbers that would void its guarantees; the need of clean traffic follows from it."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from interlock.errors import PolicyError
+from interlock.judge.feasibility import needs, pairs_needed
+from interlock.judge.policy import JudgePolicy
+
+POLICY = JudgePolicy(
+    alpha=0.01,
+    beta=0.05,
+    window_seconds=5.0,
+    planned_seconds=600.0,
+    divergence_tolerance=0.02,
+    divergence_weight=0.35,
+    divergence_is_binary=True,
+    error_tolerance=0.005,
+    error_incumbent_ratio=1.0,
+    error_weight=0.35,
+    p50_tolerance_ratio=0.10,
+    p50_slack_ms=0.0,
+    p50_weight=0.10,
+    p99_tolerance_ratio=0.25,
+    p99_slack_ms=0.0,
+    p99_weight=0.20,
+    max_missing_share=0.05,
+    slo_max_error_share=0.05,
+    slo_max_p99_ms=500.0,
+    slo_min_sample_count=50,
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"alpha": math.nan}, id="nan is not an alpha"),
+        pytest.param({"alpha": 0.0}, id="an alpha of 0 can never halt"),
+        pytest.param({"beta": 0.9}, id="a beta of 0.9 proves nothing"),
+        pytest.param({"beta": True}, id="true is not a number"),
+        pytest.param({"divergence_tolerance": 0.0}, id="a tolerance of 0 cannot be proved"),
+        pytest.param({"divergence_tolerance": math.inf}, id="infinity is not a tolerance"),
+        pytest.param({"divergence_is_binary": 1}, id="1 is not a yes"),
+        pytest.param({"error_weight": 0.36}, id="weights above 1 break the bound on false halts"),
+        pytest.param({"error_weight": 0.34}, id="weights below 1 were not meant"),
+        pytest.param({"error_weight": 0.0, "divergence_weight": 0.7}, id="a signal without weight can never halt"),
+        pytest.param({"p50_tolerance_ratio": 0.0}, id="no latency tolerance at all cannot be proved"),
+        pytest.param({"planned_seconds": 4.0}, id="a plan shorter than one window"),
+        pytest.param({"max_missing_share": 1.0}, id="all pairs may not be missing"),
+        pytest.param({"slo_min_sample_count": 0}, id="a ceiling needs a sample"),
+        pytest.param({"slo_min_sample_count": 2.5}, id="half a sample"),
+        pytest.param({"slo_max_p99_ms": 1e7}, id="a ceiling above the latency grid"),
+        pytest.param({"alpha": "0.01"}, id="text is not a number"),
+    ],
+)
+def test_policy_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError, match="judge policy"):
+        dataclasses.replace(POLICY, **change)
+
+
+def test_weights_may_miss_one_by_rounding_only() -> None:
+    dataclasses.replace(POLICY, error_weight=0.35 + 5e-10)
+    with pytest.raises(PolicyError, match="sum to"):
+        dataclasses.replace(POLICY, error_weight=0.35 + 2e-9)
+
+
+def test_the_relative_signals_and_the_ceilings_share_one_alpha() -> None:
+    signals = (POLICY.divergence, POLICY.errors, POLICY.p50, POLICY.p99)
+    assert math.fsum(signal.sum_weight for signal in signals) == pytest.approx(0.98)
+
+
+def test_pairs_needed_is_the_largest_need_of_any_signal() -> None:
+    assert pairs_needed(POLICY) == max(count for _, count in needs(POLICY)) == dict(needs(POLICY))["errors"]
+
+
+def test_a_tighter_tolerance_needs_more_pairs() -> None:
+    counts = [dict(needs(dataclasses.replace(POLICY, error_tolerance=t)))["errors"] for t in (0.02, 0.01, 0.005, 0.002)]
+    assert counts == sorted(counts)
+    assert len(set(counts)) == len(counts)
