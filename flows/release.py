@@ -58,9 +58,9 @@ def _bring_to_traffic(session: ReleaseSession) -> State[str]:
         judgement = watch(session, analysis, phase)
         if judgement.outcome == HALTED:
             return conclude(session, Decision.ROLLED_BACK, judgement.reason)
-    judgement = final_look(session, analysis)
-    if judgement.outcome != PASSED:
-        return conclude(session, Decision.ROLLED_BACK if judgement.outcome == HALTED else Decision.HELD, judgement.reason)
+    proof = final_look(session, analysis)
+    if proof.outcome != PASSED:
+        return conclude(session, Decision.ROLLED_BACK if proof.outcome == HALTED else Decision.HELD, proof.reason)
 
     bake = plan_last(session)
     promote(session, analysis, bake)
@@ -68,4 +68,4 @@ def _bring_to_traffic(session: ReleaseSession) -> State[str]:
     if judgement.outcome == HALTED:
         return conclude(session, Decision.ROLLED_BACK, judgement.reason)
     finalise(session)
-    return conclude(session, Decision.PROMOTED, judgement.reason)
+    return conclude(session, Decision.PROMOTED, f"{proof.reason}; and nothing worse in the bake")

@@ -9,7 +9,7 @@ from interlock.control.session import ReleaseSession, new_release_id
 from interlock.errors import ReleaseError, ServiceError
 from interlock.model.release import Decision, ModelVersion
 from interlock.wiring import open_services
-from tasks.evidence import publish_decision
+from tasks.evidence import publish_chart, publish_decision
 from tasks.traffic import restore
 
 
@@ -54,6 +54,7 @@ def _note(session: ReleaseSession, decision: Decision, reason: str) -> None:
         session.services.registry.set_tags(candidate.name, candidate.version, _tags(decision, reason, session.release.release_id))
     except ServiceError as error:  # a tag is for people; the decision stands without it
         get_run_logger().warning("the decision could not be tagged in the registry: %s", error)
+    publish_chart(session)
     publish_decision(session, decision, reason)
 
 

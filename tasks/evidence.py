@@ -17,9 +17,7 @@ from interlock.wiring import draw_e_values
 
 @task(name="publish gates", cache_policy=NO_CACHE)
 def publish_gates(session: ReleaseSession, verdicts: Sequence[Verdict]) -> None:
-    """Every gate with value, limit, n and reason: one evidence record each, and one table for people."""
-    for verdict in verdicts:
-        session.record("gate", **verdict_values(verdict))
+    """Every gate with value, limit, n and reason, in one table for people; the evidence has them already."""
     create_table_artifact(
         key=_key("gates", session),
         table=[row for verdict in verdicts for row in _gate_rows(verdict)],
@@ -28,13 +26,17 @@ def publish_gates(session: ReleaseSession, verdicts: Sequence[Verdict]) -> None:
 
 
 def publish_phase(session: ReleaseSession, phase: Phase) -> None:
-    """Every tick of a phase with value, limit, n, e-value and reason, and the chart of the release so far."""
-    records = session.services.evidence.read(session.release.release_id)
-    ticks = [record for record in records if record["kind"] == "tick"]
-    rows = [row for tick in ticks if tick["phase"] == phase.name for row in _tick_rows(tick)]
+    """Every tick of a phase with value, limit, n, e-value and reason. Quick: the judge stands still meanwhile."""
+    rows = [row for tick in _ticks(session) if tick["phase"] == phase.name for row in _tick_rows(tick)]
     create_table_artifact(
         key=_key(f"ticks-{phase.index}", session), table=rows, description=f"# {phase.name}: what the judge saw, second by second"
     )
+
+
+def publish_chart(session: ReleaseSession) -> None:
+    """The e-values of the whole release against their halting lines."""
+    if not (ticks := _ticks(session)):
+        return
     draw_e_values(session.release.release_id, ticks)
     create_image_artifact(
         key=_key("e-values", session),
@@ -63,25 +65,8 @@ def publish_receipt(receipt: RollbackReceipt) -> None:
     )
 
 
-def verdict_values(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as plain values for the evidence."""
-    return {
-        "gate": verdict.gate,
-        "outcome": verdict.outcome.name,
-        "reason": verdict.reason,
-        "measurements": [
-            {
-                "name": m.name,
-                "value": m.value,
-                "limit": m.limit,
-                "better": m.better,
-                "unit": m.unit,
-                "n": m.sample_count,
-                "min_n": m.min_sample_count,
-            }
-            for m in verdict.measurements
-        ],
-    }
+def _ticks(session: ReleaseSession) -> list[Mapping[str, Any]]:
+    return [record for record in session.services.evidence.read(session.release.release_id) if record["kind"] == "tick"]
 
 
 def _gate_rows(verdict: Verdict) -> list[dict[str, Any]]:

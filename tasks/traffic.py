@@ -7,6 +7,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from interlock.control.analysis import Analysis
+from interlock.control.records import receipt_values
 from interlock.control.rollback import restore_registry, restore_traffic, roll_back
 from interlock.control.session import ReleaseSession, load_candidate, open_session
 from interlock.control.traffic import finalise_promotion
@@ -97,14 +98,3 @@ def restore_plane(reason: str) -> RollbackReceipt:
     candidate = services.traffic.observe().candidate
     version = candidate.version if candidate else None
     return roll_back(services.traffic, services.registry, services.clock, reason=reason, candidate=version, token=None)
-
-
-def receipt_values(receipt: RollbackReceipt) -> dict[str, object]:
-    """A receipt as plain values."""
-    steps = [{"step": s.name, "observed": s.observed, "elapsed_seconds": round(s.elapsed_seconds, 3)} for s in receipt.steps]
-    return {
-        "reason": receipt.reason,
-        "incumbent": receipt.incumbent,
-        "steps": steps,
-        "elapsed_seconds": round(receipt.elapsed_seconds, 3),
-    }

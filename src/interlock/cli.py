@@ -126,6 +126,16 @@ def profile_check(names: Annotated[list[str] | None, typer.Argument(help="Profil
         typer.echo(f"{name}: good, {loaded.digest}")
 
 
+@profile_app.command("schema")
+def profile_schema() -> None:
+    """Print the JSON schema of release profiles, for editors."""
+    import json
+
+    from interlock.profile.schema import ReleaseProfile
+
+    typer.echo(json.dumps(ReleaseProfile.model_json_schema(), indent=2))
+
+
 @app.command()
 def demo(
     state: State = None,

@@ -82,12 +82,13 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def running(kind: ServerKind, model_dir: Path, *, scratch: Path, threads: int = 2) -> Iterator[RunningServer]:
-    """Starts a server as the plane does, through `server_command`; not yet ready. Stopped at the end."""
+def running(kind: ServerKind, model_dir: Path, *, scratch: Path, threads: int = 2, source: str | None = None) -> Iterator[RunningServer]:
+    """Starts a server as the plane does, through `server_command`; not yet ready. `source` replaces the directory."""
     version = ModelVersion("odd", "7", artifact_digest(model_dir))
     port = free_port()
     log_file = scratch / f"{kind}-{port}.log"
     command = server_command(kind, python=sys.executable, model_dir=model_dir, version=version, port=port, threads=threads)
+    command = [source if source and part == str(model_dir) else part for part in command]
     with log_file.open("wb") as log:
         process = _start(command, server_environment(kind), log)
     try:

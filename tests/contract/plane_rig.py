@@ -159,13 +159,15 @@ class Rig:
             candidate=[(candidate or self.candidate).at("candidate")],
         )
 
-    async def ask_many(self, count: int, *, users: int = 8, body: Callable[[int], bytes] = lambda n: b'{"n": %d}' % n) -> list[Reply]:
-        """Ask `count` times from `users` connections; the n-th request carries `body(n)`."""
+    async def ask_many(self, count: int, *, users: int = 8, pause_seconds: float = 0.0) -> list[Reply]:
+        """Ask `count` times from `users` connections, every time something else."""
         numbers = iter(range(count))
 
         async def user() -> list[Reply]:
-            client = Client(self.settings.live_port)
-            replies = [await client.ask(body(number)) for number in numbers]
+            client, replies = Client(self.settings.live_port), []
+            for number in numbers:
+                replies.append(await client.ask(b'{"n": %d}' % number))
+                await asyncio.sleep(pause_seconds)
             client.close()
             return replies
 

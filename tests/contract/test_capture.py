@@ -41,8 +41,8 @@ async def read_legs(rig: Rig, count: int) -> list[Leg]:
 def test_every_request_leaves_a_pair_in_both_directions(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         await set_split(rig, 5_000, mirror=True)
-        # Four users: at more, two cores shared with the whole test may legitimately drop copies.
-        replies = await rig.ask_many(600, users=4)
+        # With pauses: on two cores shared with the whole test, copies of full load may rightly be dropped.
+        replies = await rig.ask_many(600, users=4, pause_seconds=0.01)
         legs = await read_legs(rig, 1_200)
         by_id: dict[str, list[Leg]] = {}
         for leg in legs:

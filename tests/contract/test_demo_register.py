@@ -1,5 +1,6 @@
 """The demonstration's models against a real MLflow registry: versions count up, and what is loaded by name and version predicts alike."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -21,10 +22,16 @@ def data(tmp_path: Path) -> FlightsData:
     return FlightsData(tmp_path, rows, rows, rows, rows, rows, rows[list(FEATURES)])
 
 
-def test_register_gives_the_next_version_and_names_what_went_wrong(data: FlightsData, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def uri(tmp_path: Path) -> Iterator[str]:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     mlflow.create_experiment("late", artifact_location=(tmp_path / "artifacts").as_uri())
+    yield uri
+    mlflow.set_tracking_uri(None)
+
+
+def test_register_gives_the_next_version_and_names_what_went_wrong(data: FlightsData, uri: str, capfd: pytest.CaptureFixture[str]) -> None:
     trained = [models.train_candidate(data, fault_key=key, seed=seed) for seed, key in enumerate(("skewed", "slow"))]
     capfd.readouterr()
     assert [models.register(model, "late", tracking_uri=uri) for model in trained] == ["1", "2"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from interlock.errors import ServiceRefused, ServiceUnavailable
 from interlock.plane.endpoints import write_arms
 from interlock.plane.envoy_admin import EnvoyAdmin, EnvoySplit
+from interlock.plane.envoy_config import bootstrap_json, envoy_command
 from tests.contract import plane_rig
 from tests.contract.plane_rig import Client, ModelServer, Reply, Rig, eventually, failures, free_port, running_plane
 
@@ -37,13 +39,17 @@ async def set_split(rig: Rig, weight_bps: int, *, mirror: bool = False, quiet: b
 
 async def placed(rig: Rig) -> None:
     """Wait until Envoy has taken over the servers that the rig now has."""
-    ports = (rig.incumbent.port, rig.candidate.port)
+    incumbent, candidate = rig.incumbent.port, rig.candidate.port
+    wanted = {
+        "incumbent": (incumbent,),
+        "incumbent_only": (incumbent,),
+        "candidate_only": (candidate,),
+        "candidate": (candidate, incumbent),
+    }
 
     def is_taken_over() -> bool:
         observed = rig.admin.observed_endpoints()
-        return (observed["incumbent_only"][0].port, observed["candidate_only"][0].port) == ports and observed["candidate"][0].port == ports[
-            1
-        ]
+        return all(tuple(at.port for at in observed[name]) == ports for name, ports in wanted.items())
 
     await eventually(is_taken_over)
 
@@ -299,6 +305,23 @@ def test_a_request_too_large_to_be_kept_for_a_rescue_goes_to_the_incumbent(tmp_p
         kept, too_large = await client.ask(b"x" * 900_000), await client.ask(b"x" * 1_100_000)
         assert (kept.status, kept.headers["x-interlock-arm"]) == (200, "candidate")
         assert (too_large.status, too_large.headers["x-interlock-arm"]) == (200, "incumbent")
+
+    run(tmp_path, scenario)
+
+
+def test_a_second_envoy_cannot_take_a_share_of_the_users(tmp_path: Path) -> None:
+    """A forgotten Envoy of an earlier run would answer every other connection, with weights that nobody controls."""
+
+    async def scenario(rig: Rig) -> None:
+        other = replace(rig.settings, admin_port=free_port())
+        bootstrap = tmp_path / "second.json"
+        bootstrap.write_text(bootstrap_json(other))
+        second = subprocess.Popen(envoy_command(other, bootstrap), stderr=subprocess.DEVNULL)
+        try:
+            assert await asyncio.to_thread(second.wait, 20) != 0
+        finally:
+            plane_rig.end(second)
+        assert not failures(await rig.ask_many(20))
 
     run(tmp_path, scenario)
 

@@ -339,3 +339,27 @@ def test_another_artifact_than_the_judged_one_is_refused_before_it_is_loaded(odd
     assert ended.returncode == 3
     assert f"has the digest {artifact_digest(odd_model)}, sha256:{'0' * 64} was judged" in ended.stderr
     assert time.monotonic() - started < 3, "mlflow was imported first"
+
+
+def test_a_version_fetched_through_any_uri_has_one_digest_and_is_served(
+    odd_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's downloader adds a file that differs from URI to URI; the digest does not see it."""
+    import mlflow
+
+    tracking = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    client = mlflow.MlflowClient(tracking)
+    client.create_registered_model("odd")
+    client.create_model_version("odd", source=odd_model.as_uri())
+    client.set_registered_model_alias("odd", "champion", "1")
+    for name, uri in (("number", "models:/odd/1"), ("alias", "models:/odd@champion")):
+        (tmp_path / name).mkdir()
+        fetched = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(tmp_path / name), tracking_uri=tracking))
+        assert (fetched / "registered_model_meta").exists()
+        assert artifact_digest(fetched) == artifact_digest(odd_model)
+
+    with running("interlock", odd_model, scratch=tmp_path, source="models:/odd/1") as server:
+        server.wait_ready()
+        assert ask(server, Case("split", split(ROW))).status_code == 200
+        assert "models:/" not in server.log

@@ -23,7 +23,7 @@ def save(directory: Path, answer: Callable[[pd.DataFrame], Any], *, signed: bool
     from mlflow.models import infer_signature
 
     class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow reads type hints as a schema
             return answer(model_input)
 
     signature = infer_signature(FRAME, np.array([0.5])) if signed else None

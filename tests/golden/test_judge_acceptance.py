@@ -90,7 +90,7 @@ def test_clean_pairs_needed_for_a_divergence_pass(tolerance: float, pairs: int) 
 
 
 def test_clean_needs_of_the_other_signals_are_as_published() -> None:
-    assert dict(needs(POLICY)) == {"divergence": 149, "errors": 715, "p50": 12, "p99": 655, "slo_error_share": 59, "slo_p99": 299}
+    assert dict(needs(POLICY)) == {"divergence": 149, "errors": 715, "p50": 21, "p99": 564, "slo_error_share": 59, "slo_p99": 299}
 
 
 @pytest.mark.parametrize("restarting", [False, True], ids=["since start", "with restarts"])

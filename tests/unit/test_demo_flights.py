@@ -98,7 +98,14 @@ def test_what_happens_after_the_decision_changes_no_feature(first_days: tuple[pd
 def test_a_flight_is_late_after_fifteen_minutes_and_left_out_when_cancelled() -> None:
     hour = pd.Timestamp("2013-01-02 15:00", tz="UTC").as_unit("ns")
     scheduled = pd.DataFrame(
-        {"dep_delay": [15.0, 16.0, None], "carrier": "UA", "origin": "JFK", "dest": ["BOS", "SFO", "LAX"], "distance": 100, "minute": [0, 30, 45]}
+        {
+            "dep_delay": [15.0, 16.0, None],
+            "carrier": "UA",
+            "origin": "JFK",
+            "dest": ["BOS", "SFO", "LAX"],
+            "distance": 100,
+            "minute": [0, 30, 45],
+        }
     ).assign(time_hour=hour)
     weather = pd.DataFrame({"origin": ["JFK"], "temp": 50.0, "humid": 50.0, "wind_speed": 10.0, "visib": 10.0, "precip": 0.0})
     rows = flights.build_rows(scheduled, weather.assign(time_hour=hour - pd.Timedelta(hours=1)))

@@ -91,7 +91,7 @@ def test_skew_scores_the_two_columns_in_each_others_place(serving: LateFlightMod
 def test_fail_refuses_the_same_few_inputs_every_time(serving: LateFlightModel, data: FlightsData, conditions: Path) -> None:
     def refused() -> list[int]:
         numbers = []
-        for number in range(600):
+        for number in range(300):
             try:
                 serving.predict(None, data.live.iloc[number : number + 1])
             except RuntimeError:
@@ -101,7 +101,7 @@ def test_fail_refuses_the_same_few_inputs_every_time(serving: LateFlightModel, d
     assert refused() == []
     set_fault(conditions, "mine", "fail")
     first = refused()
-    assert 0.02 < len(first) / 600 < 0.09
+    assert 0.02 < len(first) / 300 < 0.09
     assert refused() == first
 
 

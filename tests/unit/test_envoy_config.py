@@ -67,6 +67,12 @@ def test_the_incumbent_is_never_sent_an_input_twice_that_it_has_seen() -> None:
     assert set(policy["retry_on"].split(",")) == {"connect-failure", "refused-stream"}
 
 
+def test_what_a_client_says_about_ids_retries_and_evidence_is_forgotten() -> None:
+    (extension,) = manager(build_bootstrap(SETTINGS), "live")["early_header_mutation_extensions"]
+    matchers = [at["remove_on_match"]["key_matcher"]["prefix"] for at in extension["typed_config"]["mutations"]]
+    assert matchers == ["x-request-id", "x-envoy-", "x-interlock-"]
+
+
 def test_everything_listens_on_loopback() -> None:
     addresses = _find(build_bootstrap(SETTINGS), "socket_address")
     assert {at["port_value"] for at in addresses} == {8080, 8081, 8082}

@@ -14,6 +14,7 @@ from interlock.errors import EvidenceError, StateError
 from interlock.model.journal import Arm, Leg, Role
 from interlock.serving.capture_message import Malformed, parse_leg
 from interlock.serving.collector import Buffer, Collector, CollectorSettings
+from interlock.serving.collector_protocol import Answer, CollectorProtocol, Request
 from interlock.serving.journal import JournalReader, SegmentWriter, segment_path
 from interlock.serving.recent import Recent
 
@@ -213,3 +214,57 @@ def test_the_rollup_counts_by_second_arm_and_role_and_forgets() -> None:
     ]
     assert (rollup[0]["p50_ms"], rollup[0]["p99_ms"], rollup[1]["p50_ms"]) == (3.0, 4.0, None)
     assert recent.rollup(now_seconds=300.0) == []
+
+
+class Wire(asyncio.Transport):
+    """A connection that keeps what was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.is_closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@given(cut=st.integers(min_value=0, max_value=200))
+def test_requests_are_answered_in_order_however_they_are_cut(cut: int) -> None:
+    wire, seen = Wire(), []
+
+    def answer(request: Request) -> Answer:
+        seen.append((request.path, request.leg, request.body))
+        return Answer(204) if request.method == b"POST" else Answer(200, b"numbers")
+
+    protocol = CollectorProtocol(answer)
+    protocol.connection_made(wire)
+    sent = b"POST /legs HTTP/1.1\r\nX-Leg: a b\r\ncontent-length: 4\r\n\r\n{\r\n}GET /metrics?x=1 HTTP/1.1\r\nhost: h\r\n\r\n"
+    protocol.data_received(sent[:cut])
+    protocol.data_received(sent[cut:])
+    assert seen == [(b"/legs", b"a b", b"{\r\n}"), (b"/metrics", b"", b"")]
+    assert wire.written == (
+        b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 7\r\n\r\nnumbers"
+    )
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"POST /legs HTTP/1.1\r\ncontent-length: x\r\n\r\n",
+        b"POST /legs HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        b"POST /legs HTTP/1.1\r\ncontent-length: 99999999999\r\n\r\n",
+        b"POST /legs HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"hello\r\n\r\n",
+        b"x" * 70_000,
+    ],
+    ids=["no number", "negative", "too long", "chunked", "not http", "endless headers"],
+)
+def test_nonsense_ends_the_connection_and_nothing_else(nonsense: bytes) -> None:
+    wire = Wire()
+    protocol = CollectorProtocol(lambda _: Answer(204))
+    protocol.connection_made(wire)
+    protocol.data_received(nonsense)
+    assert (wire.is_closed, wire.written) == (True, b"")

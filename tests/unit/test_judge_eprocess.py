@@ -37,7 +37,7 @@ def by_definition(data: np.ndarray, windows: np.ndarray, bets: Bets, planned: in
     last = int(windows.max())
     begun = restart_weight_begun(np.arange(last + 1.0), planned)
     restarts = sum((begun[j] - begun[j - 1]) * process(data[windows >= j]) for j in range(1, last + 1))
-    return 0.5 * process(data) + 0.5 * (restarts + 1 - begun[-1])
+    return float(0.5 * process(data) + 0.5 * (restarts + 1 - begun[-1]))
 
 
 @GENTLE

@@ -16,7 +16,7 @@ from interlock.judge.evaluate import judge_final, judge_tick
 from interlock.judge.feasibility import pairs_needed
 from interlock.judge.pairs import Fate, PairJoiner, PairResult
 from interlock.judge.policy import JudgePolicy
-from interlock.judge.readings import JudgeOutcome, Judgement, SignalReading
+from interlock.judge.readings import Judgement, JudgeOutcome, SignalReading
 from interlock.judge.tally import Tally
 from interlock.model.journal import Arm, Leg, Role
 
@@ -44,6 +44,13 @@ POLICY = JudgePolicy(
 )
 CLEAN = PairResult(Fate.JUDGED, 0.0, 0.0, False, False, Arm.CANDIDATE, 10.0, 10.0)
 BAD = CLEAN._replace(divergence=1.0, candidate_failed=True, candidate_latency_ms=None)
+
+
+def mixed(pair: PairResult, count: int) -> list[PairResult]:
+    """So many pairs, live on the candidate and on the incumbent in turn: half of the traffic each."""
+    return [pair._replace(live_arm=(Arm.CANDIDATE, Arm.INCUMBENT)[i % 2]) for i in range(count)]
+
+
 GENTLE = settings(max_examples=40, deadline=None, derandomize=True)
 
 
@@ -69,20 +76,20 @@ def test_t02_no_pair_at_all_is_insufficient_and_says_how_many_are_needed() -> No
 
 
 def test_clean_pairs_pass_exactly_when_the_plan_said_so() -> None:
-    needed = pairs_needed(POLICY)
-    assert judge_final(table([CLEAN] * needed), POLICY).outcome is JudgeOutcome.PASS
-    assert judge_final(table([CLEAN] * (needed - 1)), POLICY).outcome is JudgeOutcome.INSUFFICIENT
+    needed = pairs_needed(POLICY, 0.5)
+    assert judge_final(table(mixed(CLEAN, needed)), POLICY).outcome is JudgeOutcome.PASS
+    assert judge_final(table(mixed(CLEAN, needed - 1)), POLICY).outcome is JudgeOutcome.INSUFFICIENT
 
 
 def test_clean_scores_pass_exactly_when_the_plan_said_so() -> None:
     policy = dataclasses.replace(POLICY, divergence_is_binary=False, divergence_tolerance=0.005)
-    needed = pairs_needed(policy)
-    assert judge_final(table([CLEAN] * needed), policy).outcome is JudgeOutcome.PASS
-    assert judge_final(table([CLEAN] * (needed - 1)), policy).outcome is JudgeOutcome.INSUFFICIENT
+    needed = pairs_needed(policy, 0.5)
+    assert judge_final(table(mixed(CLEAN, needed)), policy).outcome is JudgeOutcome.PASS
+    assert judge_final(table(mixed(CLEAN, needed - 1)), policy).outcome is JudgeOutcome.INSUFFICIENT
 
 
 def test_no_early_pass_a_tick_never_passes() -> None:
-    assert judge_tick(table([CLEAN] * 20_000), POLICY).outcome is JudgeOutcome.CONTINUE
+    assert judge_tick(table(mixed(CLEAN, 20_000)), POLICY).outcome is JudgeOutcome.CONTINUE
 
 
 def test_one_pair_is_insufficient_at_the_end_and_keeps_watching_before() -> None:
@@ -95,36 +102,46 @@ def test_t03_one_failing_sample_among_three_halts_nothing() -> None:
 
 
 def test_a_diverging_candidate_halts_and_the_reason_carries_numbers() -> None:
-    judgement = judge_tick(table([CLEAN] * 90, [CLEAN._replace(divergence=1.0)] * 20), POLICY)
+    judgement = judge_tick(table(mixed(CLEAN, 90), mixed(CLEAN._replace(divergence=1.0), 20)), POLICY)
     assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "divergence")
     assert "0.1818" in judgement.reason
     assert "n=110" in judgement.reason
     assert judgement.e_value >= judgement.halting_line == 100.0
 
 
-def test_t31_errors_that_start_late_and_are_rare_are_caught() -> None:
-    clean = [CLEAN] * 3000
-    late = [CLEAN._replace(candidate_failed=True, divergence=None, at_seconds=580.0 + i / 10) for i in range(80)]
-    tally = table(clean)
-    tally.add(late, 0)
-    judgement = judge_tick(tally, POLICY)
+def test_t31_errors_that_go_from_none_to_one_in_three_minutes_are_caught_within_the_hour() -> None:
+    policy = dataclasses.replace(POLICY, window_seconds=60.0, planned_seconds=7200.0)
+    tally = Tally(start_seconds=0.0, window_seconds=60.0)
+    four_a_minute = [pair._replace(at_seconds=15.0 * i) for i, pair in enumerate(mixed(CLEAN, 480))]
+    tally.add(four_a_minute[:240], 0)
+    assert judge_tick(tally, policy).outcome is JudgeOutcome.CONTINUE
+    second_hour = enumerate(four_a_minute[240:])
+    tally.add([pair._replace(candidate_failed=True, divergence=None) if i % 13 == 0 else pair for i, pair in second_hour], 0)
+    judgement = judge_tick(tally, policy)
     assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "errors")
+
+
+def test_a_short_outage_that_both_arms_share_is_no_breach_of_the_ceiling() -> None:
+    outage = CLEAN._replace(candidate_failed=True, incumbent_failed=True, divergence=None, at_seconds=300.0)
+    tally = table(mixed(CLEAN, 2000))
+    tally.add(mixed(outage, 40), 0)
+    assert judge_tick(tally, POLICY).outcome is JudgeOutcome.CONTINUE
 
 
 def test_errors_that_both_arms_share_halt_nothing() -> None:
     outage = CLEAN._replace(candidate_failed=True, incumbent_failed=True, divergence=None)
-    judgement = judge_tick(table([CLEAN] * 2000, [outage] * 60), POLICY)
+    judgement = judge_tick(table(mixed(CLEAN, 2000), mixed(outage, 60)), POLICY)
     assert judgement.outcome is JudgeOutcome.CONTINUE
 
 
 def test_a_slower_median_halts() -> None:
-    judgement = judge_tick(table([CLEAN._replace(candidate_latency_ms=40.0)] * 400), POLICY)
-    assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "p99")
+    judgement = judge_tick(table(mixed(CLEAN._replace(candidate_latency_ms=40.0), 400)), POLICY)
+    assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "p50")
     assert reading(judgement, "p50").e_value > reading(judgement, "p50").halting_e_value
 
 
 def test_a_slow_tail_halts_by_p99_alone() -> None:
-    judgement = judge_tick(table([CLEAN] * 3000, [CLEAN._replace(candidate_latency_ms=200.0)] * 150), POLICY)
+    judgement = judge_tick(table(mixed(CLEAN, 3000), mixed(CLEAN._replace(candidate_latency_ms=200.0), 150)), POLICY)
     assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "p99")
     assert reading(judgement, "p50").e_value < 1
 
@@ -147,21 +164,21 @@ def test_a_new_weight_step_starts_new_histograms() -> None:
 
 def test_a_breach_of_the_absolute_ceiling_halts_even_when_the_incumbent_is_as_bad() -> None:
     both = CLEAN._replace(candidate_failed=True, incumbent_failed=True, divergence=None)
-    judgement = judge_tick(table([CLEAN] * 140, [both] * 60), POLICY)
+    judgement = judge_tick(table(mixed(CLEAN, 140), mixed(both, 60)), POLICY)
     assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "slo")
     slow = CLEAN._replace(candidate_latency_ms=900.0, incumbent_latency_ms=900.0)
-    judgement = judge_tick(table([CLEAN] * 180, [slow] * 20), POLICY)
+    judgement = judge_tick(table(mixed(CLEAN, 180), mixed(slow, 20)), POLICY)
     assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "slo")
 
 
 def test_the_absolute_ceiling_does_not_fire_below_its_sample_count() -> None:
     both = CLEAN._replace(candidate_failed=True, incumbent_failed=True, divergence=None, candidate_latency_ms=10.0)
-    assert judge_tick(table([both] * 49), POLICY).outcome is JudgeOutcome.CONTINUE
-    assert judge_tick(table([both] * 50), POLICY).outcome is JudgeOutcome.HALT
+    assert judge_tick(table(mixed(both, 49)), POLICY).outcome is JudgeOutcome.CONTINUE
+    assert judge_tick(table(mixed(both, 50)), POLICY).outcome is JudgeOutcome.HALT
 
 
 def test_t01_lost_telemetry_is_no_verdict_before_the_end_and_insufficient_at_it() -> None:
-    tally = table([CLEAN] * 2000, [CLEAN._replace(fate=Fate.DROPPED)] * 120)
+    tally = table(mixed(CLEAN, 2000), mixed(CLEAN._replace(fate=Fate.DROPPED), 120))
     for judge, outcome in ((judge_tick, JudgeOutcome.CONTINUE), (judge_final, JudgeOutcome.INSUFFICIENT)):
         judgement = judge(tally, POLICY)
         assert judgement.outcome is outcome
@@ -170,25 +187,25 @@ def test_t01_lost_telemetry_is_no_verdict_before_the_end_and_insufficient_at_it(
 
 
 def test_survivors_of_lost_telemetry_halt_nothing_but_the_ceiling_still_does() -> None:
-    diverging = table([CLEAN._replace(divergence=1.0)] * 200, [CLEAN._replace(fate=Fate.DROPPED)] * 100)
+    diverging = table(mixed(CLEAN._replace(divergence=1.0), 200), mixed(CLEAN._replace(fate=Fate.DROPPED), 100))
     assert judge_tick(diverging, POLICY).outcome is JudgeOutcome.CONTINUE
-    failing = table([BAD] * 200, [CLEAN._replace(fate=Fate.DROPPED)] * 100)
+    failing = table(mixed(BAD, 200), mixed(CLEAN._replace(fate=Fate.DROPPED), 100))
     assert judge_tick(failing, POLICY).decided_by == "slo"
 
 
 def test_a_broken_pair_makes_every_look_insufficient() -> None:
-    tally = table([CLEAN] * 2000, [CLEAN._replace(fate=Fate.BROKEN)])
+    tally = table(mixed(CLEAN, 2000), [CLEAN._replace(fate=Fate.BROKEN)])
     for judge in (judge_tick, judge_final):
         assert judge(tally, POLICY).outcome is JudgeOutcome.INSUFFICIENT
         assert "BAD_DATA" in judge(tally, POLICY).reason
 
 
 def test_a_table_with_other_windows_than_the_policy_is_not_judged() -> None:
-    assert judge_final(table([CLEAN] * 2000), dataclasses.replace(POLICY, window_seconds=6.0)).outcome is JudgeOutcome.INSUFFICIENT
+    assert judge_final(table(mixed(CLEAN, 2000)), dataclasses.replace(POLICY, window_seconds=6.0)).outcome is JudgeOutcome.INSUFFICIENT
 
 
 def test_pairs_that_say_nothing_about_predictions_cannot_pass() -> None:
-    judgement = judge_final(table([CLEAN._replace(divergence=None)] * 2000), POLICY)
+    judgement = judge_final(table(mixed(CLEAN._replace(divergence=None), 2000)), POLICY)
     assert judgement.outcome is JudgeOutcome.INSUFFICIENT
     assert "n=0 of 149" in judgement.reason
 
@@ -199,12 +216,12 @@ def explode(tally: Tally, policy: JudgePolicy) -> SignalReading:
 
 def test_t05_an_exception_in_one_signal_is_insufficient_and_the_others_are_still_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(evaluate.READERS, "p99", explode)
-    judgement = judge_final(table([CLEAN] * 2000), POLICY)
+    judgement = judge_final(table(mixed(CLEAN, 2000)), POLICY)
     assert judgement.outcome is JudgeOutcome.INSUFFICIENT
     assert "ZeroDivisionError: boom" in judgement.reason
     assert reading(judgement, "p99").e_value == 0.0
-    assert judge_tick(table([CLEAN] * 2000), POLICY).outcome is JudgeOutcome.INSUFFICIENT
-    assert judge_tick(table([BAD] * 100), POLICY).outcome is JudgeOutcome.HALT
+    assert judge_tick(table(mixed(CLEAN, 2000)), POLICY).outcome is JudgeOutcome.INSUFFICIENT
+    assert judge_tick(table(mixed(BAD, 100)), POLICY).outcome is JudgeOutcome.HALT
 
 
 @pytest.mark.parametrize("field", ["value", "limit", "e_value", "low", "high"])
@@ -216,11 +233,11 @@ def test_t06_a_number_that_is_not_finite_is_insufficient_and_never_a_pass(
     changes: dict[str, Any] = {field: number}
     monkeypatch.setitem(evaluate.READERS, "errors", lambda tally, policy: dataclasses.replace(real(tally, policy), **changes))
     for judge in (judge_tick, judge_final):
-        judgement = judge(table([CLEAN] * 2000), POLICY)
+        judgement = judge(table(mixed(CLEAN, 2000)), POLICY)
         assert judgement.outcome is JudgeOutcome.INSUFFICIENT
         assert not reading(judgement, "errors").is_usable
         assert math.isfinite(judgement.e_value)
-    assert judge_tick(table([BAD] * 100), POLICY).outcome is JudgeOutcome.HALT
+    assert judge_tick(table(mixed(BAD, 100)), POLICY).outcome is JudgeOutcome.HALT
 
 
 @pytest.mark.parametrize("text", ['{"predictions": [NaN]}', "", "<html>", '{"predictions": []}', "null", None])
@@ -259,7 +276,7 @@ def test_t34_permuted_predictions_keep_every_marginal_and_halt() -> None:
 
 
 def test_t30_every_reading_shows_value_limit_count_interval_and_reason() -> None:
-    judgement = judge_final(table([CLEAN] * 1000, [CLEAN._replace(divergence=1.0)] * 10), POLICY)
+    judgement = judge_final(table(mixed(CLEAN, 1000), mixed(CLEAN._replace(divergence=1.0), 10)), POLICY)
     assert [signal.name for signal in judgement.signals] == ["divergence", "errors", "p50", "p99", "slo_error_share", "slo_p99"]
     for signal in judgement.signals:
         assert signal.value is not None
@@ -306,7 +323,7 @@ def test_nothing_that_small_ever_passes_and_every_answer_is_json(pairs: list[Pai
 @GENTLE
 @given(st.integers(0, 300), st.integers(0, 60), st.integers(1, 200), st.floats(0, 599))
 def test_more_bad_pairs_never_turn_a_halt_into_anything_else(clean: int, bad: int, more: int, at: float) -> None:
-    tally = table([CLEAN] * clean, [BAD] * bad)
+    tally = table(mixed(CLEAN, clean), mixed(BAD, bad))
     before = judge_tick(tally, POLICY)
     tally.add([BAD._replace(at_seconds=at)] * more, 0)
     after = judge_tick(tally, POLICY)
@@ -317,12 +334,12 @@ def test_more_bad_pairs_never_turn_a_halt_into_anything_else(clean: int, bad: in
 @GENTLE
 @given(st.integers(0, 3000), st.integers(0, 3000))
 def test_judging_parts_merged_is_judging_the_union(a: int, b: int) -> None:
-    parts = table([CLEAN] * a).merge(table([BAD] * (b % 7), [CLEAN] * b))
-    assert judge_final(parts, POLICY) == judge_final(table([BAD] * (b % 7), [CLEAN] * b, [CLEAN] * a), POLICY)
+    parts = table(mixed(CLEAN, a)).merge(table(mixed(BAD, (b % 7)), mixed(CLEAN, b)))
+    assert judge_final(parts, POLICY) == judge_final(table(mixed(BAD, (b % 7)), mixed(CLEAN, b), mixed(CLEAN, a)), POLICY)
 
 
 @pytest.mark.parametrize("break_it", [lambda t: t.errors._counts.fill(-5), lambda t: setattr(t, "latency", None)])
 def test_a_corrupted_table_never_passes(break_it: Callable[[Tally], None]) -> None:
-    tally = table([CLEAN] * 2000)
+    tally = table(mixed(CLEAN, 2000))
     break_it(tally)
     assert judge_final(tally, POLICY).outcome is not JudgeOutcome.PASS

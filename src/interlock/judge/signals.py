@@ -95,9 +95,8 @@ def read_errors(tally: Tally, policy: JudgePolicy) -> SignalReading:
 def read_slo_error_share(tally: Tally, policy: JudgePolicy) -> SignalReading:
     """Error share of the candidate alone against its hard ceiling."""
     counts = tally.errors.totals()
-    failed = np.array([0.0, 0.0, 1.0, 1.0])
-    log_e = _log_e_over_windows(tally.errors, failed, fail_bets(policy.slo_max_error_share), policy)
     hits, count = int(counts[2] + counts[3]), int(counts.sum())
+    log_e = _log_e_since_start(hits, count, policy.slo_max_error_share)
     return _read_ceiling(SLO_SIGNALS[0], policy, hits=(hits, hits), count=count, ceiling=policy.slo_max_error_share, log_e=log_e)
 
 
@@ -106,8 +105,8 @@ def read_slo_p99(tally: Tally, policy: JudgePolicy) -> SignalReading:
     counts = sum((cells for (_, arm, _), cells in tally.latency.items() if arm is Arm.CANDIDATE), np.zeros(LATENCY_LOWER_MS.size))
     surely = int(counts[policy.slo_max_p99_ms < LATENCY_LOWER_MS].sum())
     perhaps = int(counts[policy.slo_max_p99_ms < LATENCY_UPPER_MS].sum())
-    count, bets = int(counts.sum()), fail_bets(1 - SLO_QUANTILE)
-    log_e = float(log_mixture(log_products_of_counts(np.array(float(surely)), count, bets), bets))
+    count = int(counts.sum())
+    log_e = _log_e_since_start(surely, count, 1 - SLO_QUANTILE)
     return _read_ceiling(SLO_SIGNALS[1], policy, hits=(surely, perhaps), count=count, ceiling=1 - SLO_QUANTILE, log_e=log_e)
 
 
@@ -137,6 +136,12 @@ def _read_ceiling(name: str, policy: JudgePolicy, *, hits: tuple[int, int], coun
         more=more_needed(count, proves) if count else _clean_need(policy, name),
     )
     return _reading(signal, policy, evidence)
+
+
+def _log_e_since_start(hits: int, count: int, ceiling: float) -> float:
+    """No restarts: a ceiling is for the whole canary, and a short outage that both arms share is no reason to roll back."""
+    bets = fail_bets(ceiling)
+    return float(log_mixture(log_products_of_counts(np.array(float(hits)), count, bets), bets))
 
 
 def _log_e_over_windows(grid: CountGrid, points: Floats, bets: Bets, policy: JudgePolicy, scale: float = 1.0) -> float:

@@ -115,8 +115,8 @@ def _containment(settings: EnvoySettings) -> Json:
     """
     What keeps a broken candidate away from users once single retries are too slow: it is ejected, and priority 1 takes over.
 
-    The panic threshold is 1 %, not 0: should inputs that fail on both arms eject both, requests still go out and users get the
-    incumbent's own answer instead of "no healthy upstream".
+    The panic threshold of 1 % is met only when both servers are ejected, say by inputs that fail on both arms: requests then still go
+    out, and users get the incumbent's own answer instead of "no healthy upstream".
     """
     return {
         "common_lb_config": {"healthy_panic_threshold": {"value": 1.0}},
@@ -139,7 +139,7 @@ def _mirror_cluster(settings: EnvoySettings, name: str, listener: str) -> Json:
         "name": name,
         "connect_timeout": "0.5s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
-        "circuit_breakers": _thresholds(_NO_LIMIT_COUNT, _NO_LIMIT_COUNT, _NO_LIMIT_COUNT),
+        "circuit_breakers": _thresholds(limit, limit, _NO_LIMIT_COUNT),
         "typed_extension_protocol_options": _http_options(_IDLE_SECONDS),
     }
 

@@ -44,7 +44,8 @@ def live_listener(settings: EnvoySettings) -> Json:
         _route(settings, {"prefix": "/"}, cluster=INCUMBENT),
     ]
     manager = _connection_manager(settings, stat_prefix=LIVE, role=LIVE, routes=routes) | {
-        # The client's own request id would make pairs ambiguous; x-envoy-* would let it change time-outs and retries.
+        # The client's own request id would make pairs ambiguous; x-envoy-* would let it change time-outs and retries. Envoy itself
+        # forgets them for loopback clients, but would believe clients in a private network.
         "early_header_mutation_extensions": [_forget_client_headers()],
         "use_remote_address": True,
         "always_set_request_id_in_response": True,
@@ -53,6 +54,8 @@ def live_listener(settings: EnvoySettings) -> Json:
     return {
         "name": LIVE,
         "address": {"socket_address": {"address": LOOPBACK, "port_value": settings.live_port}},
+        # Envoy's default would let a second Envoy bind the same port and answer a part of the connections.
+        "enable_reuse_port": False,
         "per_connection_buffer_limit_bytes": settings.request_limit_bytes,
         "filter_chains": [_filter_chain(manager)],
     }

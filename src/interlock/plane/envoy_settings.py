@@ -51,7 +51,7 @@ class EnvoySettings:
     candidate_deadline_seconds: float = 2.0
     capture_limit_bytes: int = 64 * 1024
     mirror_limit_count: int = 64
-    capture_queue_count: int = 512
+    capture_queue_count: int = 1024
     request_limit_bytes: int = 1024 * 1024
     worker_count: int = 1
 

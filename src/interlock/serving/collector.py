@@ -6,24 +6,20 @@ Users never wait for it, so it may fail; it must not fail silently. Whatever it 
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import Any
-
-import uvicorn
 
 from interlock.errors import StateError
 from interlock.model.journal import Leg
 from interlock.serving.capture_message import Malformed, parse_leg
 from interlock.serving.collector_metrics import CollectorMetrics
+from interlock.serving.collector_protocol import Answer, CollectorProtocol, Request
 from interlock.serving.journal import SegmentWriter
 from interlock.serving.recent import Recent
 
@@ -32,10 +28,6 @@ _log = logging.getLogger("interlock.collector")
 _LOG_EVERY_SECONDS = 60.0
 _PRUNE_EVERY_SECONDS = 60.0
 _LEG_OVERHEAD_BYTES = 500  # a leg without its prediction, as Python objects
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,68 +138,34 @@ class Collector:
             self._last_log = time.monotonic()
             _log.error("%s; %d legs wait in memory, what does not fit is dropped and counted", error, len(self._buffer))
 
-
-class CollectorApp:
-    """The collector's HTTP face, a bare ASGI application: a framework would cost more than everything else it does."""
-
-    def __init__(self, collector: Collector) -> None:
-        self._collector = collector
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, or run the writing loop for as long as the server lives."""
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        elif scope["path"] == "/legs" and scope["method"] == "POST":
-            line = next((value for name, value in scope["headers"] if name == b"x-leg"), b"")
-            await _answer(send, self._collector.take(line, await _body(receive)))
-        elif scope["path"] == "/metrics":
-            await _answer(send, 200, self._collector.metrics_text(), b"text/plain; version=0.0.4")
-        elif scope["path"] == "/recent":
-            body = json.dumps(self._collector.recent.rollup(now_seconds=time.time()))
-            await _answer(send, 200, body.encode(), b"application/json")
-        else:
-            await _answer(send, 404)
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        await receive()
-        async with _background(self._collector.run()) as writing:
-            writing.add_done_callback(_stop_if_failed)
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        await self._collector.flush()
-        await send({"type": "lifespan.shutdown.complete"})
+    def answer(self, request: Request) -> Answer:
+        """Take a leg, or show the numbers."""
+        if (request.method, request.path) == (b"POST", b"/legs"):
+            return Answer(self.take(request.leg, request.body))
+        if request.path == b"/metrics":
+            return Answer(200, self.metrics_text(), b"text/plain; version=0.0.4")
+        if request.path == b"/recent":
+            return Answer(200, json.dumps(self.recent.rollup(now_seconds=time.time())).encode(), b"application/json")
+        return Answer(404)
 
 
-@contextlib.asynccontextmanager
-async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(work)
+async def serve(settings: CollectorSettings, port: int) -> None:
+    """
+    Take legs on loopback until SIGTERM or SIGINT, then write what is left.
+
+    Ends also when the writing loop does: a collector that takes legs and writes none would be worse than none.
+    """
+    collector = Collector(settings)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: CollectorProtocol(collector.answer), "127.0.0.1", port)
+    writing = loop.create_task(collector.run())
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, writing.cancel)
     try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-def _stop_if_failed(task: asyncio.Task[None]) -> None:
-    """A collector that takes legs and writes none would be worse than none: end, and be started again."""
-    if not task.cancelled() and (error := task.exception()):
-        _log.critical("the journal cannot be written any more, the collector ends", exc_info=error)
-        signal.raise_signal(signal.SIGTERM)
-
-
-async def _body(receive: Receive) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body"):
-        message = await receive()
-        body += message.get("body", b"")
-    return body
-
-
-async def _answer(send: Send, status: int, body: bytes = b"", content_type: bytes = b"text/plain") -> None:
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())] if status != 204 else []
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        await writing
+    except asyncio.CancelledError:
+        server.close()
+        await collector.flush()
 
 
 class _WithoutPandas(MetaPathFinder):
@@ -232,18 +190,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     sys.meta_path.insert(0, _WithoutPandas())
     settings = CollectorSettings(asked.directory, asked.segment_seconds, asked.buffer_bytes, asked.retention_seconds)
-    app: Any = CollectorApp(Collector(settings))
-    uvicorn.run(
-        app,
-        host="127.0.0.1",
-        port=asked.port,
-        access_log=False,
-        log_level="warning",
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=300,  # Envoy closes idle connections first, so that no leg meets a connection that is just being closed
-    )
+    asyncio.run(serve(settings, asked.port))
 
 
 if __name__ == "__main__":

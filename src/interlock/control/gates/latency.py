@@ -71,6 +71,6 @@ def _quantile(arm: ArmReadings, share: float) -> float | None:
 
 def _limit_beside(limit: LatencyLimit, incumbent: ArmReadings, share: float, *, needed_count: int) -> float:
     value = _quantile(incumbent, share)
-    if value is None or incumbent.failures:
+    if value is None or incumbent.failures or len(incumbent.latencies_ms) < needed_count:
         return math.nan
     return max(value * limit.max_ratio_to_incumbent, value + limit.slack_ms)

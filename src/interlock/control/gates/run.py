@@ -1,7 +1,7 @@
 """Each gate with its real inputs: the rows and limits of the profile, both models, both running servers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,6 +11,7 @@ from interlock.control.gates.edge import judged
 from interlock.control.gates.evaluation import judge_evaluation
 from interlock.control.gates.latency import judge_latency
 from interlock.control.gates.memory import judge_memory
+from interlock.control.records import verdict_values
 from interlock.control.session import ReleaseSession
 from interlock.errors import ServiceUnavailable
 from interlock.model.plane import ServerState
@@ -30,8 +31,7 @@ def run_evaluation(session: ReleaseSession) -> Verdict:
         incumbent = session.services.load_model(session.incumbent_directory)
         return judge_evaluation(policy, rows, candidate=candidate, incumbent=incumbent)
 
-    session.hold_plane()
-    return judged("evaluation", judge)
+    return _judged(session, "evaluation", judge)
 
 
 def run_latency(session: ReleaseSession) -> Verdict:
@@ -48,8 +48,7 @@ def run_latency(session: ReleaseSession) -> Verdict:
                 clock=session.services.clock,
             )
 
-    session.hold_plane()
-    return judged("latency", judge)
+    return _judged(session, "latency", judge)
 
 
 def run_memory(session: ReleaseSession) -> Verdict:
@@ -66,8 +65,7 @@ def run_memory(session: ReleaseSession) -> Verdict:
                 payloads=_payloads(session),
             )
 
-    session.hold_plane()
-    return judged("memory", judge)
+    return _judged(session, "memory", judge)
 
 
 def run_drift(session: ReleaseSession) -> Verdict:
@@ -81,8 +79,15 @@ def run_drift(session: ReleaseSession) -> Verdict:
         candidate = session.services.load_model(session.candidate_directory)
         return judge_drift(policy, reference, current, candidate=candidate, measure=session.services.measure_drift)
 
+    return _judged(session, "drift", judge)
+
+
+def _judged(session: ReleaseSession, gate: str, judge: Callable[[], Verdict]) -> Verdict:
+    """The verdict, after it was written into the evidence."""
     session.hold_plane()
-    return judged("drift", judge)
+    verdict = judged(gate, judge)
+    session.record("gate", **verdict_values(verdict))
+    return verdict
 
 
 def _servers(session: ReleaseSession) -> tuple[ServerState, ServerState]:
