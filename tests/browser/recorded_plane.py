@@ -106,15 +106,15 @@ class RecordedPlane:
         self.advance()
         with self._lock:
             now = time.time()
-            reason = self._tick(now - 2.3, divergence=0.34, outcome=JudgeOutcome.HALT)
-            self.halted_at = now - 2.3
+            reason = self._tick(now, divergence=0.34, outcome=JudgeOutcome.HALT)
+            self.halted_at = now
             steps = (
-                RollbackStep("traffic", "flight-delay/1 answers 100 % of requests", 0.31),
-                RollbackStep("registry", "champion and Production are version 1", 0.92),
-                RollbackStep("capacity", "the candidate's server has ended", 2.04),
+                RollbackStep("traffic", "flight-delay/1 answers 100 % of requests", 0.11),
+                RollbackStep("registry", "champion and Production are version 1", 0.2),
+                RollbackStep("capacity", "the candidate's server has ended", 0.31),
             )
-            self._record(now - 0.2, "rollback", **receipt_values(RollbackReceipt(reason, INCUMBENT.label, steps, 2.04)))
-            self._record(now, "decision", decision="RolledBack", reason=reason)
+            self._record(now + 0.35, "rollback", **receipt_values(RollbackReceipt(reason, INCUMBENT.label, steps, 0.31)))
+            self._record(now + 0.4, "decision", decision="RolledBack", reason=reason)
 
     async def recent(self, request: Request) -> Response:
         """The collector's `/recent`."""

@@ -105,13 +105,13 @@ def test_a_healthy_canary_is_read_in_one_look(open_page: OpenPage, scheme: str, 
 
 def test_every_signal_has_its_line_and_its_number_with_a_unit(open_page: OpenPage) -> None:
     page = open_page()
-    rows = {
+    numbers = {
         "Candidate share": "25 %",
         "Divergence": "0.1 share",
         "e-values": "292",
         "Live requests": "/s",
-        "Latency": " ms",
-        "Memory": " MiB",
+        "Latency": "ms",
+        "Resident memory": "MiB",
     }
     for title, text in numbers.items():
         row = page.get_by_role("group", name=title)

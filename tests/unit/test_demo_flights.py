@@ -113,6 +113,7 @@ def test_a_flight_is_late_after_fifteen_minutes_and_left_out_when_cancelled() ->
     assert list(rows["hour"]) == [10.0, 10.5]  # New York is five hours behind
     assert rows["temperature_c"].iloc[0] == pytest.approx(10.0)
     assert rows["distance_km"].iloc[0] == pytest.approx(160.9344)
+    assert flights.build_rows(scheduled, weather.assign(time_hour=hour)).empty, "no weather was known yet: the flight is left out"
 
 
 def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,12 @@ def test_many_answers_in_a_moment_prove_nothing() -> None:
     assert first_moment_all_from(INCUMBENT, burst, min_observed_seconds=0.5) == 100.0
 
 
+def test_few_answers_in_a_long_time_prove_nothing() -> None:
+    sparse = answers((INCUMBENT, 149), interval=0.1)
+    assert first_moment_all_from(INCUMBENT, sparse) is None
+    assert first_moment_all_from(INCUMBENT, sparse, min_response_count=149) == 100.0
+
+
 def test_a_history_counts_every_request_once() -> None:
     history = History(started_at=100.0)
     responses = answers((INCUMBENT, 60), (CANDIDATE, 20), ("failed", 10), (INCUMBENT, 10))

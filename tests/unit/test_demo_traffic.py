@@ -39,6 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(text)))
         self.send_header("x-interlock-served-by", served_by)
         self.send_header("x-interlock-arm", "incumbent")
+        self.send_header("location", "/elsewhere")
         self.end_headers()
         self.wfile.write(text)
 

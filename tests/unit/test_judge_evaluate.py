@@ -3,13 +3,11 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from interlock.judge import evaluate
 from interlock.judge.evaluate import judge_final, judge_tick
@@ -49,9 +47,6 @@ BAD = CLEAN._replace(divergence=1.0, candidate_failed=True, candidate_latency_ms
 def mixed(pair: PairResult, count: int) -> list[PairResult]:
     """So many pairs, live on the candidate and on the incumbent in turn: half of the traffic each."""
     return [pair._replace(live_arm=(Arm.CANDIDATE, Arm.INCUMBENT)[i % 2]) for i in range(count)]
-
-
-GENTLE = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 def table(*groups: Iterable[PairResult], seconds: float = 600.0) -> Tally:
@@ -292,54 +287,3 @@ def test_halting_lines_alone_and_together_agree() -> None:
     judgement = judge_tick(table([CLEAN]), POLICY)
     weights = [1 / (POLICY.alpha * signal.halting_e_value) for signal in judgement.signals]
     assert math.fsum(weights) == pytest.approx(1.0)
-
-
-PAIRS = st.builds(
-    PairResult,
-    fate=st.sampled_from([*[Fate.JUDGED] * 20, *Fate]),
-    at_seconds=st.floats(0, 600),
-    divergence=st.none() | st.sampled_from([0.0, 1.0]) | st.floats(0, 1),
-    candidate_failed=st.booleans(),
-    incumbent_failed=st.booleans(),
-    live_arm=st.sampled_from(Arm),
-    candidate_latency_ms=st.none() | st.floats(0, 1e6),
-    incumbent_latency_ms=st.none() | st.floats(0, 1e6),
-)
-
-
-@GENTLE
-@given(st.lists(PAIRS, max_size=60), st.booleans())
-def test_nothing_that_small_ever_passes_and_every_answer_is_json(pairs: list[PairResult], is_binary: bool) -> None:
-    tally = Tally(start_seconds=0.0, window_seconds=5.0)
-    tally.add(pairs, 0)
-    policy = dataclasses.replace(POLICY, divergence_is_binary=is_binary)
-    tick, final = judge_tick(tally, policy), judge_final(tally, policy)
-    assert tick.outcome in (JudgeOutcome.HALT, JudgeOutcome.CONTINUE, JudgeOutcome.INSUFFICIENT)
-    assert final.outcome in (JudgeOutcome.HALT, JudgeOutcome.INSUFFICIENT)
-    assert (tick.outcome is JudgeOutcome.HALT) == (final.outcome is JudgeOutcome.HALT)
-    json.dumps([dataclasses.asdict(judgement) for judgement in (tick, final)], allow_nan=False)
-
-
-@GENTLE
-@given(st.integers(0, 300), st.integers(0, 60), st.integers(1, 200), st.floats(0, 599))
-def test_more_bad_pairs_never_turn_a_halt_into_anything_else(clean: int, bad: int, more: int, at: float) -> None:
-    tally = table(mixed(CLEAN, clean), mixed(BAD, bad))
-    before = judge_tick(tally, POLICY)
-    tally.add([BAD._replace(at_seconds=at)] * more, 0)
-    after = judge_tick(tally, POLICY)
-    assert after.outcome is JudgeOutcome.HALT or before.outcome is not JudgeOutcome.HALT
-    assert reading(after, "divergence").e_value >= reading(before, "divergence").e_value * (1 - 1e-9)
-
-
-@GENTLE
-@given(st.integers(0, 3000), st.integers(0, 3000))
-def test_judging_parts_merged_is_judging_the_union(a: int, b: int) -> None:
-    parts = table(mixed(CLEAN, a)).merge(table(mixed(BAD, (b % 7)), mixed(CLEAN, b)))
-    assert judge_final(parts, POLICY) == judge_final(table(mixed(BAD, (b % 7)), mixed(CLEAN, b), mixed(CLEAN, a)), POLICY)
-
-
-@pytest.mark.parametrize("break_it", [lambda t: t.errors._counts.fill(-5), lambda t: setattr(t, "latency", None)])
-def test_a_corrupted_table_never_passes(break_it: Callable[[Tally], None]) -> None:
-    tally = table(mixed(CLEAN, 2000))
-    break_it(tally)
-    assert judge_final(tally, POLICY).outcome is not JudgeOutcome.PASS

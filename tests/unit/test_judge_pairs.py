@@ -50,7 +50,10 @@ def settle(*legs: Leg, now: float = 1000.0, explained: int = 0, since: float = 0
         pytest.param({}, {"prediction": OTHER}, 1.0, False, False, id="another answer"),
         pytest.param({}, {"status_code": 500}, 1.0, True, False, id="a failing candidate diverges, whatever its body says"),
         pytest.param({}, {"status_code": 0, "prediction": None}, 1.0, True, False, id="a candidate that timed out diverges and failed"),
-        pytest.param({}, {"status_code": 422}, 1.0, False, False, id="a refusal of what the incumbent accepts diverges, but is no error"),
+        pytest.param({}, {"status_code": 400}, 1.0, True, False, id="a refusal of what the incumbent accepts diverges and is an error"),
+        pytest.param({"status_code": 400}, {}, None, False, True, id="the incumbent refuses what the candidate accepts"),
+        pytest.param({"status_code": 400}, {"status_code": 500}, None, True, False, id="a server error is an error on a bad request too"),
+        pytest.param({"status_code": 400}, {"status_code": 0}, None, True, False, id="so is no answer to a mirrored bad request"),
         pytest.param({"status_code": 503}, {}, None, False, True, id="a failing incumbent gives no answer to compare with"),
         pytest.param({"status_code": 500}, {"status_code": 500}, None, True, True, id="both failed: an error datum, no divergence"),
         pytest.param({"status_code": 400}, {"status_code": 400}, None, False, False, id="both refuse a bad request"),
@@ -68,6 +71,12 @@ def test_what_a_pair_says(
         assert result.fate is Fate.JUDGED
         assert result.divergence == divergence
         assert (result.candidate_failed, result.incumbent_failed) == (candidate_failed, incumbent_failed)
+
+
+def test_a_bad_request_that_the_incumbent_refused_in_the_candidates_place_says_nothing() -> None:
+    rescued = leg(Arm.CANDIDATE, Role.LIVE, status=0, latency=None, prediction=None)
+    (result,) = settle(rescued, leg(Arm.INCUMBENT, Role.MIRROR, status=400))
+    assert (result.candidate_failed, result.incumbent_failed, result.divergence) == (False, False, None)
 
 
 def test_roles_follow_the_live_arm() -> None:

@@ -41,13 +41,14 @@ ROLLBACK_REPEATS = 20
 def run_demo(root: Path, json_file: Path | None, *, scenarios: Sequence[Scenario] = SCENARIOS, profile: str = PROFILE_NAME) -> int:
     """Run the demonstration in `root`, which is emptied first. 0 only if every release ended as it should and no user request failed."""
     console, started = Console(highlight=False), time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stack below is stopped on the way out
     state = StateDirectory(root)
     _empty(state)
     conditions = state / "conditions.json"
     with running_stack(state, conditions, profile, console) as addresses_when_up:
-        data, incumbent, candidates = _train(state, scenarios, console)
+        data, incumbent, candidates = train(state, scenarios, console)
         addresses = addresses_when_up()
-        demo = _Demo(state, addresses, data, conditions, console)
+        demo = Demo(state, addresses, data, conditions, console)
         figures = demo.run(incumbent, list(zip(scenarios, candidates, strict=True)), started)
     print_figures(figures, console)
     if json_file:
@@ -55,7 +56,9 @@ def run_demo(root: Path, json_file: Path | None, *, scenarios: Sequence[Scenario
     return 0 if figures.is_good else 1
 
 
-class _Demo:
+class Demo:
+    """Research, users and a stopwatch around one running stack."""
+
     def __init__(self, state: StateDirectory, addresses: StackAddresses, data: FlightsData, conditions: Path, console: Console) -> None:
         self._state, self._addresses, self._data, self._console = state, addresses, data, console
         self._conditions = conditions
@@ -66,12 +69,12 @@ class _Demo:
 
     def run(self, incumbent: TrainedModel, candidates: Sequence[tuple[Scenario, TrainedModel]], started: float) -> DemoFigures:
         """All releases, one after the other, under one unbroken stream of live requests."""
-        self._adopt(incumbent)
+        self.adopt(incumbent)
         with LiveTraffic(self._addresses.live_url, self._data.live, REQUESTS_PER_SECOND) as traffic:
             self._say(
                 f"live: {REQUESTS_PER_SECOND:g} flights a second through {self._addresses.live_url}; watch {self._addresses.page_url}"
             )
-            outcomes = [self._release(scenario, model, traffic) for scenario, model in candidates]
+            outcomes = [self.release(scenario, model, traffic) for scenario, model in candidates]
             self._rehearse_rollback()
         users = traffic.snapshot()
         return DemoFigures(
@@ -88,12 +91,14 @@ class _Demo:
             },
         )
 
-    def _adopt(self, incumbent: TrainedModel) -> None:
+    def adopt(self, incumbent: TrainedModel) -> None:
+        """Register the model that serves today and take it over as the first incumbent."""
         version = register(incumbent, MODEL_NAME, tracking_uri=self._addresses.mlflow_url)
         adopted = adopt_incumbent(self._services, MODEL_NAME, version, server="interlock", thread_count=4)
         self._say(f"{adopted.label} is the incumbent (AUC {incumbent.metrics['roc_auc']:.3f} on later months)")
 
-    def _release(self, scenario: Scenario, model: TrainedModel, traffic: LiveTraffic) -> Outcome:
+    def release(self, scenario: Scenario, model: TrainedModel, traffic: LiveTraffic) -> Outcome:
+        """Register a candidate, move it to Staging as research would, and watch what becomes of it."""
         started, failed_before = time.monotonic(), traffic.snapshot().failed_count
         incumbent = self._incumbent_label()
         version = register(model, MODEL_NAME, tracking_uri=self._addresses.mlflow_url)
@@ -205,7 +210,8 @@ def running_stack(state: StateDirectory, conditions: Path, profile: str, console
         stack.wait(timeout=STOP_SECONDS)
 
 
-def _train(state: StateDirectory, scenarios: Sequence[Scenario], console: Console) -> tuple[FlightsData, TrainedModel, list[TrainedModel]]:
+def train(state: StateDirectory, scenarios: Sequence[Scenario], console: Console) -> tuple[FlightsData, TrainedModel, list[TrainedModel]]:
+    """The flights, the incumbent, and a candidate for each scenario."""
     data = prepare(state / "data")
     console.print(
         f"flights of 2013: {len(data.train_candidate):,} to learn from, {len(data.evaluation):,} to evaluate on, {len(data.live):,} live"

@@ -25,8 +25,8 @@ class Scenario:
 
 SCENARIOS = (
     Scenario("better", "a better model", 11, Decision.PROMOTED),
-    Scenario("skewed", "two feature columns swapped at serving time", 12, Decision.ROLLED_BACK, "skew", 5.0, ("divergence",)),
-    Scenario("slow", "a lookup that queues under load", 13, Decision.ROLLED_BACK, "slow", 5.0, ("p50", "p99", "slo")),
+    Scenario("skewed", "two feature columns swapped at serving time", 12, Decision.ROLLED_BACK, "skew", 2.0, ("divergence",)),
+    Scenario("slow", "a lookup that queues under load", 13, Decision.ROLLED_BACK, "slow", 2.0, ("p50", "p99", "slo")),
     Scenario(
         "failing", "5 % of requests fail, after two minutes", 14, Decision.ROLLED_BACK, "fail", 120.0, ("errors", "divergence", "slo")
     ),

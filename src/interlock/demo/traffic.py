@@ -136,7 +136,7 @@ def judge_answer(status_code: int, body: bytes) -> str:
     if not isinstance(predictions, list) or len(predictions) != 1:
         return "not one prediction"
     prediction = predictions[0]
-    is_number = isinstance(prediction, int | float) 
+    is_number = isinstance(prediction, int | float) and not isinstance(prediction, bool)
     return "" if is_number and math.isfinite(prediction) else "no finite prediction"
 
 

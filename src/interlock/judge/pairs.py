@@ -145,13 +145,14 @@ class PairJoiner:
             self._settle_without_data(live, Fate.BROKEN)
             return
         distance, is_unreadable = self._compare(candidate, incumbent)
+        candidate_failed, incumbent_failed = _failures(candidate, incumbent)
         self._settled.append(
             PairResult(
                 Fate.JUDGED,
                 live.received_at_seconds,
                 distance,
-                candidate.failed,
-                incumbent.failed,
+                candidate_failed,
+                incumbent_failed,
                 live.arm,
                 candidate.latency_ms,
                 incumbent.latency_ms,
@@ -212,6 +213,20 @@ class PairJoiner:
         self._remembered[request_id] = expired
         if len(self._remembered) >= _REMEMBERED_COUNT:
             self._remembered_before, self._remembered = self._remembered, {}
+
+
+def _failures(candidate: Leg, incumbent: Leg) -> tuple[bool, bool]:
+    """
+    Whether candidate and incumbent failed on this input.
+
+    The MLflow scoring protocol answers 400 when a model raises, so a refusal (4xx) of what the other arm answers is a failure. What the
+    incumbent refuses too is the client's fault: a candidate answer that Envoy replaced by the incumbent's refusal says nothing then.
+    """
+    is_refused = 400 <= incumbent.status_code < 500
+    candidate_failed = candidate.failed or (400 <= candidate.status_code < 500 and not is_refused)
+    if is_refused and candidate.role is Role.LIVE and candidate.status_code == 0:
+        candidate_failed = False
+    return candidate_failed, incumbent.failed or (is_refused and 200 <= candidate.status_code < 300)
 
 
 def _is_sound(leg: Leg) -> bool:

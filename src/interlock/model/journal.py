@@ -43,5 +43,5 @@ class Leg:
 
     @property
     def failed(self) -> bool:
-        """The arm gave no answer of its own, or a 5xx. A 4xx is the client's fault and no failure of the arm."""
+        """The arm gave no answer of its own, or a 5xx. A 4xx alone says nothing: the pair tells whose fault it was."""
         return self.status_code == 0 or self.status_code >= 500

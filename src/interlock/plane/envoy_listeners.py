@@ -131,9 +131,15 @@ def _route(settings: EnvoySettings, match: Json, *, cluster: str, is_captured: b
 
 
 def _rescue(settings: EnvoySettings) -> Json:
-    """One retry, on the priority that was not tried yet: the incumbent answers what the candidate could not."""
+    """
+    One retry, on the priority that was not tried yet: the incumbent answers what the candidate could not.
+
+    4xx as well: the MLflow scoring protocol answers 400 when a model raises, so a failing candidate looks like a bad request. Where
+    the request is really bad, the incumbent says so itself.
+    """
     return {
-        "retry_on": "5xx,reset,connect-failure,refused-stream",
+        "retry_on": "5xx,reset,connect-failure,refused-stream,retriable-status-codes",
+        "retriable_status_codes": list(range(400, 500)),
         "num_retries": 1,
         "per_try_timeout": seconds(settings.candidate_deadline_seconds),
         "retry_priority": typed(

@@ -1,0 +1,191 @@
+"""
+The whole product on this machine: real Prefect, MLflow, Envoy and model servers, real flights, real faults.
+
+One stack for the module, because it takes a minute to start. The tests run in the order of the file: each leaves the plane idle.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import psutil
+import pytest
+from rich.console import Console
+
+from interlock.adapters.mlflow_registry import MlflowRegistry
+from interlock.adapters.prefect_api import PrefectApi
+from interlock.demo.driver import MODEL_NAME, REQUESTS_PER_SECOND, Demo, running_stack, train
+from interlock.demo.models import TrainedModel, register
+from interlock.demo.scenarios import SCENARIOS
+from interlock.demo.traffic import LiveTraffic
+from interlock.model.release import Decision
+from interlock.plane.process import family
+from interlock.plane.state_directory import StackAddresses, StateDirectory
+
+T = TypeVar("T")
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+PROFILES = Path(__file__).parent / "profiles"
+BETTER, SKEWED = SCENARIOS[0], replace(SCENARIOS[1], fault_after_seconds=1.0)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack with its incumbent, users, and two trained candidates."""
+
+    state: StateDirectory
+    addresses: StackAddresses
+    demo: Demo
+    traffic: LiveTraffic
+    better: TrainedModel
+    skewed: TrainedModel
+    processes: list[psutil.Process]
+
+    @property
+    def registry(self) -> MlflowRegistry:
+        return MlflowRegistry(self.addresses.mlflow_url)
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """An `interlock` command on this stack."""
+        command = [sys.executable, "-m", "interlock", *arguments, "--state", str(self.state.root)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    def release(self, version: str, *, profile: str = "short", key: str | None = None) -> tuple[str, str]:
+        """Ask Prefect for a release and return the name and message of the state it ended in."""
+        prefect = PrefectApi(self.addresses.prefect_url)
+        parameters = {"model_name": MODEL_NAME, "version": version, "profile_name": profile}
+        run_id = prefect.submit("release/release", parameters, idempotency_key=key or f"test:{version}:{profile}")
+        ended = {"Promoted", "Held", "Rejected", "RolledBack", "Failed", "Crashed", "TimedOut"}
+        return eventually(lambda: prefect.read_state(run_id), lambda state: state[0] in ended, seconds=240)
+
+    def incumbent_serves(self) -> bool:
+        """Whether all of 20 requests on the live listener are answered by the registry's champion."""
+        champion = self.registry.read_champion(MODEL_NAME)
+        answers = [httpx.get(f"{self.addresses.live_url}/ping").headers.get("x-interlock-served-by") for _ in range(20)]
+        return set(answers) == {f"{MODEL_NAME}/{champion}"}
+
+
+def eventually(read: Callable[[], T], done: Callable[[T], bool], *, seconds: float) -> T:
+    """What `read` says once `done` holds for it; fails after `seconds` with what it said last."""
+    deadline = time.monotonic() + seconds
+    while not done(last := read()):
+        assert time.monotonic() < deadline, f"not reached within {seconds:g} s; last: {last}"
+        time.sleep(0.3)
+    return last
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    os.environ["INTERLOCK_PROFILES_DIR"] = str(PROFILES)
+    root = tmp_path_factory.mktemp("state with a space")
+    state, console = StateDirectory(root), Console(force_terminal=False)
+    with running_stack(state, state / "conditions.json", "short", console) as when_up:
+        data, incumbent, (better, skewed) = train(state, (BETTER, SKEWED), console)
+        addresses = when_up()
+        demo = Demo(state, addresses, data, state / "conditions.json", console)
+        demo.adopt(incumbent)
+        with LiveTraffic(addresses.live_url, data.live, REQUESTS_PER_SECOND) as traffic:
+            yield Stack(state, addresses, demo, traffic, better, skewed, family(addresses.supervisor_pid))
+    del os.environ["INTERLOCK_PROFILES_DIR"]
+
+
+def test_a_better_candidate_that_moves_to_staging_ends_promoted_and_serves_everything(stack: Stack) -> None:
+    outcome = stack.demo.release(BETTER, stack.better, stack.traffic)
+
+    assert (outcome.decision, outcome.failed_request_count) == (Decision.PROMOTED, 0), outcome
+    champion = stack.registry.read_champion(MODEL_NAME)
+    assert outcome.candidate == f"{MODEL_NAME}/{champion}"
+    assert stack.registry.read_version(MODEL_NAME, str(champion)).stage == "Production"
+    assert stack.incumbent_serves()
+
+
+def test_a_candidate_with_swapped_columns_is_rolled_back_by_divergence_and_no_user_notices(stack: Stack) -> None:
+    champion = stack.registry.read_champion(MODEL_NAME)
+    outcome = stack.demo.release(SKEWED, stack.skewed, stack.traffic)
+
+    assert (outcome.decision, outcome.decided_by, outcome.failed_request_count) == (Decision.ROLLED_BACK, "divergence", 0), outcome
+    assert outcome.recover_seconds is not None
+    assert stack.registry.read_champion(MODEL_NAME) == champion
+    assert stack.registry.read_version(MODEL_NAME, outcome.candidate.split("/")[1]).stage == "Archived"
+    assert stack.incumbent_serves()
+
+
+def test_every_gate_and_every_tick_can_be_read_in_the_prefect_ui_and_the_evidence(stack: Stack) -> None:
+    release_id = next(path.stem for path in (stack.state / "evidence").glob("*.jsonl") if path.stem.startswith(f"{MODEL_NAME}-3"))
+    shown = stack.run("status", release_id)
+    assert shown.returncode == 0, shown.stderr
+    assert all(word in shown.stdout for word in ("evaluation", "latency", "memory", "drift", "RolledBack"))
+
+    artifacts = httpx.post(f"{stack.addresses.prefect_url}/artifacts/filter", json={"limit": 200}).json()
+    keys = {artifact["key"] for artifact in artifacts}
+    wanted = ("gates", "ticks-0", "ticks-1", "e-values", "decision")
+    assert all(any(key.startswith(f"{MODEL_NAME}-3-") and key.endswith(end) for key in keys) for end in wanted), keys
+    rows = json.loads(next(a["data"] for a in artifacts if a["key"].startswith(f"{MODEL_NAME}-3-") and a["key"].endswith("gates")))
+    assert all({"value", "limit", "n", "reason"} <= row.keys() for row in rows)
+    assert httpx.get(f"{stack.addresses.page_url}/releases/{release_id}/e-values.svg").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("version", "profile", "state", "words"),
+    [
+        pytest.param("99", "short", "Failed", "99", id="an unknown version fails with one sentence"),
+        pytest.param("1", "nonsense", "Failed", "known", id="an unknown profile fails and names the known ones"),
+        pytest.param("1", "malformed", "Failed", "alhpa", id="a misspelt key in the profile fails and is named"),
+    ],
+)
+def test_bad_input_moves_nothing(stack: Stack, version: str, profile: str, state: str, words: str) -> None:
+    name, message = stack.release(version, profile=profile)
+    assert (name, words in message) == (state, True), message
+    assert "Traceback" not in message
+    assert stack.incumbent_serves()
+
+
+def test_a_corrupt_model_artifact_is_rejected_and_the_incumbent_keeps_serving(stack: Stack) -> None:
+    version = register(stack.better, MODEL_NAME, tracking_uri=stack.addresses.mlflow_url)
+    for pickle in (stack.state / "mlflow" / "artifacts").rglob("*scorer*"):
+        if pickle.is_file() and time.time() - pickle.stat().st_mtime < 60:
+            pickle.write_bytes(b"not a pickle")
+    name, message = stack.release(version)
+    assert name == "Rejected", message
+    assert stack.registry.read_version(MODEL_NAME, version).tags["interlock.decision"] == "Rejected"
+    assert stack.incumbent_serves()
+
+
+def test_a_second_up_on_a_live_state_directory_says_so_and_exits_2(stack: Stack) -> None:
+    second = stack.run("up", "--model", MODEL_NAME, "--profile", "short")
+    assert second.returncode == 2
+    assert "already up" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_the_rollback_command_is_idempotent_and_prints_a_receipt(stack: Stack) -> None:
+    for _ in range(2):
+        answer = stack.run("rollback", "--reason", "a drill")
+        assert answer.returncode == 0, answer.stderr
+        assert "100 %" in answer.stdout
+    assert stack.incumbent_serves()
+
+
+def test_no_user_request_failed_in_all_of_this(stack: Stack) -> None:
+    users = stack.traffic.snapshot()
+    assert users.total_count > 1000
+    assert users.failed_count == 0
+
+
+def test_sigterm_leaves_no_process_behind(stack: Stack) -> None:
+    stack.traffic.stop()
+    everything = {p.pid: p for p in [*stack.processes, *family(stack.addresses.supervisor_pid)]}.values()
+    assert len(everything) > 6
+    os.kill(stack.addresses.supervisor_pid, signal.SIGTERM)
+    _, alive = psutil.wait_procs(list(everything), timeout=60)
+    assert not [p.cmdline() for p in alive]
+    assert not (stack.state / "stack.json").exists()
