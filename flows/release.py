@@ -6,7 +6,7 @@ from prefect.client.schemas.objects import State
 from interlock.errors import ArtifactError, ConcurrencyError, ReleaseError
 from interlock.model.release import Decision
 from interlock.model.verdict import Outcome, worst
-from tasks.analysis import HALTED, PASSED, final_look, open_analysis, plan, plan_last, watch
+from tasks.analysis import HALTED, PASSED, decision_of, final_look, open_analysis, plan, plan_last, watch
 from tasks.conclusion import conclude, failed, lost, rejected_at_intake
 from tasks.drift import drift_gate
 from tasks.evaluation import evaluation_gate
@@ -57,15 +57,15 @@ def _bring_to_traffic(session: ReleaseSession) -> State[str]:
     for phase in plan(session):
         judgement = watch(session, analysis, phase)
         if judgement.outcome == HALTED:
-            return conclude(session, Decision.ROLLED_BACK, judgement.reason)
+            return conclude(session, decision_of(judgement), judgement.reason)
     proof = final_look(session, analysis)
     if proof.outcome != PASSED:
-        return conclude(session, Decision.ROLLED_BACK if proof.outcome == HALTED else Decision.HELD, proof.reason)
+        return conclude(session, decision_of(proof), proof.reason)
 
     bake = plan_last(session)
     promote(session, analysis, bake)
     judgement = watch(session, analysis, bake)
     if judgement.outcome == HALTED:
-        return conclude(session, Decision.ROLLED_BACK, judgement.reason)
+        return conclude(session, decision_of(judgement), judgement.reason)
     finalise(session)
     return conclude(session, Decision.PROMOTED, f"{proof.reason}; and nothing worse in the bake")

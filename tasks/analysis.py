@@ -3,13 +3,20 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from interlock.control.analysis import Analysis
+from interlock.control.analysis import NO_EVIDENCE, Analysis
 from interlock.control.session import ReleaseSession
 from interlock.judge.readings import Judgement, JudgeOutcome
+from interlock.model.release import Decision
 from interlock.plan.phases import Phase, plan_bake, plan_phases
 from tasks.evidence import publish_phase
 
 HALTED, PASSED = JudgeOutcome.HALT, JudgeOutcome.PASS
+
+
+def decision_of(judgement: Judgement) -> Decision:
+    """What a canary that did not pass is: RolledBack when something was wrong, Held when nothing could be proved."""
+    is_wrong = judgement.outcome is HALTED and judgement.decided_by != NO_EVIDENCE
+    return Decision.ROLLED_BACK if is_wrong else Decision.HELD
 
 
 def plan(session: ReleaseSession) -> tuple[Phase, ...]:

@@ -24,8 +24,9 @@ def conclude(session: ReleaseSession, decision: Decision, reason: str) -> State[
 def lost(session: ReleaseSession, reason: str) -> State[str]:
     """The plane was taken from this release: traffic is not ours to touch; the registry is, while nobody else holds the plane."""
     services, release = session.services, session.release
-    if services.traffic.observe().release_id is None:
-        restore_registry(services.registry, services.clock, incumbent=release.incumbent, candidate=release.candidate)
+    state = services.traffic.observe()
+    if state.release_id is None and state.incumbent is not None:
+        restore_registry(services.registry, services.clock, incumbent=state.incumbent.version, candidate=release.candidate)
     _note(session, Decision.ROLLED_BACK, reason)
     return Completed(name=Decision.ROLLED_BACK.value, message=reason, data=Decision.ROLLED_BACK.value)
 
@@ -54,8 +55,11 @@ def _note(session: ReleaseSession, decision: Decision, reason: str) -> None:
         session.services.registry.set_tags(candidate.name, candidate.version, _tags(decision, reason, session.release.release_id))
     except ServiceError as error:  # a tag is for people; the decision stands without it
         get_run_logger().warning("the decision could not be tagged in the registry: %s", error)
-    publish_chart(session)
-    publish_decision(session, decision, reason)
+    try:
+        publish_chart(session)
+        publish_decision(session, decision, reason)
+    except Exception as error:  # noqa: BLE001 - pictures for people: the decision is recorded and carried out, and stands without them
+        get_run_logger().warning("the decision could not be shown in Prefect: %s", error)
 
 
 def _tags(decision: Decision, reason: str, release_id: str) -> dict[str, str]:

@@ -25,6 +25,15 @@ __all__ = ["ReleaseSession", "finalise", "incumbent_kept", "open_release", "prom
 def open_release(model_name: str, version: str, loaded: LoadedProfile) -> ReleaseSession:
     """Pin the candidate by digest, reserve the plane, and write the first evidence record."""
     session = open_session(open_services(), loaded, model_name=model_name, version=version)
+    try:
+        _record_intake(session)
+    except BaseException:
+        session.services.traffic.end(token=session.release.token)  # else the plane stays reserved until the lease is over
+        raise
+    return session
+
+
+def _record_intake(session: ReleaseSession) -> None:
     release = session.release
     session.record(
         "intake",
@@ -34,9 +43,8 @@ def open_release(model_name: str, version: str, loaded: LoadedProfile) -> Releas
         incumbent_digest=release.incumbent.digest,
         profile_name=release.profile_name,
         profile_digest=release.profile_digest,
-        profile_text=loaded.text,
+        profile_text=session.loaded.text,
     )
-    return session
 
 
 @contextmanager
@@ -52,8 +60,10 @@ def incumbent_kept(session: ReleaseSession) -> Iterator[None]:
         raise
     except BaseException as error:
         services, release = session.services, session.release
-        restore_traffic(services.traffic, services.clock, reason=f"{type(error).__name__}: {error}")
-        restore_registry(services.registry, services.clock, incumbent=release.incumbent, candidate=release.candidate)
+        state = restore_traffic(services.traffic, services.clock, reason=f"{type(error).__name__}: {error}")
+        # Who serves is the plane's to say: after a promotion it is the candidate, and the registry must agree with traffic.
+        incumbent = state.incumbent.version if state.incumbent else release.incumbent
+        restore_registry(services.registry, services.clock, incumbent=incumbent, candidate=release.candidate)
         services.traffic.end(token=release.token)
         session.record("failed", reason=f"{type(error).__name__}: {error}")
         raise

@@ -1,6 +1,7 @@
 """The `interlock` command. Errors are one sentence on stderr: exit 1, or 2 when the stack cannot be started as asked."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ Port = typer.Option(min=0, max=65535, help="0 = any free port.")
 
 def main() -> None:
     """Run the command line; every expected failure is one sentence and a non-zero exit."""
+    os.environ.setdefault("DO_NOT_TRACK", "true")  # without it MLflow holds up the exit for a minute where there is no internet
     try:
         app()
     except (StateError, PolicyError) as error:

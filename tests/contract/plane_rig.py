@@ -254,7 +254,7 @@ async def running_plane(root: Path, **changes: object) -> AsyncIterator[Rig]:
         yield rig
     finally:
         end(process)
-        end(collector)
+        end(rig.collector)
         await incumbent.stop()
         await candidate.stop()
         admin.close()

@@ -82,9 +82,23 @@ def test_nothing_is_captured_while_quiet_nor_on_other_paths(tmp_path: Path) -> N
     run(tmp_path, scenario)
 
 
+def test_a_model_name_with_spaces_is_kept_whole(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.candidate.label = "Verspätung im Mai/13"
+        rig.place()
+        await set_split(rig, 10_000, mirror=False)
+        await eventually(lambda: rig.candidate.label in {at.label for at in rig.admin.observed_endpoints()["candidate"]})
+        reply = await Client(rig.settings.live_port).ask()
+        assert reply.headers["x-interlock-served-by"].encode("latin-1").decode() == rig.candidate.label
+        assert [leg.served_by for leg in await read_legs(rig, 1)] == [rig.candidate.label]
+
+    run(tmp_path, scenario)
+
+
 def test_bodies_over_the_limit_reach_users_whole_and_the_journal_not_at_all(tmp_path: Path) -> None:
     async def answer_long(body: bytes, writer: asyncio.StreamWriter) -> None:
-        plane_rig.respond(writer, 200, b"y" * 5_000 if body == b"short" else b"{}")
+        packing = "content-encoding: gzip, br\r\n" if body == b"packed" else ""
+        plane_rig.respond(writer, 200, b"y" * 5_000 if body == b"short" else b"{}", packing)
 
     async def scenario(rig: Rig) -> None:
         rig.candidate.answer = answer_long
@@ -92,9 +106,11 @@ def test_bodies_over_the_limit_reach_users_whole_and_the_journal_not_at_all(tmp_
         client = Client(rig.settings.live_port)
         long_answer, long_question = await client.ask(b"short"), await client.ask(b"z" * 5_000)
         assert (long_answer.body, long_question.body) == (b"y" * 5_000, b"{}")
-        first, second = await read_legs(rig, 2)
+        await client.ask(b"packed")
+        first, second, third = await read_legs(rig, 3)
         assert (first.status_code, first.prediction, first.input_digest != "") == (200, None, True)
         assert (second.status_code, second.prediction, second.input_digest) == (200, None, "")
+        assert (third.status_code, third.prediction) == (200, None)
 
     run(tmp_path, scenario, capture_limit_bytes=4_096)
 
@@ -132,11 +148,13 @@ def test_a_client_that_leaves_before_the_answer_is_not_held_against_the_arm(tmp_
         client.close()
         await impatient
         rig.candidate.answer = None
-        legs: list[Leg] = []
-        while not (left := [leg for leg in legs if leg.status_code != 200]):
+        left: list[Leg] = []
+        for _ in range(100):
             await rig.ask_many(5)
             await asyncio.sleep(0.2)
-            legs += rig.reader.read_new()
+            left += [leg for leg in rig.reader.read_new() if leg.status_code != 200]
+            if left:
+                break
         assert [(leg.status_code, leg.failed, leg.prediction, leg.arm) for leg in left] == [(499, False, None, Arm.CANDIDATE)]
 
     run(tmp_path, scenario, request_timeout_seconds=1.0)

@@ -6,6 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +77,12 @@ def test_a_corrupt_segment_is_named_once_and_costs_no_other_leg(tmp_path: Path) 
 def test_noise_is_an_evidence_error(tmp_path: Path, content: bytes) -> None:
     segment_path(tmp_path, 1).write_bytes(content)
     with pytest.raises(EvidenceError):
+        JournalReader(tmp_path).read_new()
+
+
+def test_a_table_of_other_columns_is_an_evidence_error(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"request_id": ["a"]}), segment_path(tmp_path, 1))
+    with pytest.raises(EvidenceError, match="columns"):
         JournalReader(tmp_path).read_new()
 
 
@@ -162,11 +170,15 @@ def test_both_bodies_are_told_apart_whatever_they_hold(asked: bytes, answered: s
 
 
 def test_what_is_missing_is_none_and_never_empty_text() -> None:
-    no_answer = parse(b"id candidate live 0 -1 2 -1 identity ", b"{}")
+    no_answer = parse(b"id candidate live 0 -1 2 -1 identity -", b"{}")
     assert (no_answer.prediction, no_answer.latency_ms, no_answer.served_by) == (None, None, "")
     assert no_answer.input_digest != ""
     too_long = parse(b"id candidate live 200 7 -1 2 identity m/2", b"{}")
     assert (too_long.prediction, too_long.input_digest) == (None, "")
+
+
+def test_a_label_may_hold_spaces_and_any_letter() -> None:
+    assert parse("id candidate live 200 7 0 0 identity Verspätung ü 2/13".encode(), b"").served_by == "Verspätung ü 2/13"
 
 
 def test_packed_answers_are_unpacked_or_left_out() -> None:

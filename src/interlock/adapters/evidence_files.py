@@ -1,5 +1,6 @@
 """Evidence in a directory: one append-only JSON-lines file per release, every record on disk before the call returns."""
 
+import errno
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from typing import Any
 from interlock.errors import EvidenceError, ServiceUnavailable
 from interlock.ports import Clock
 
-_RELEASE_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,150}$")
+_RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,150}")
 
 
 class EvidenceFiles:
@@ -38,8 +39,7 @@ class EvidenceFiles:
         try:
             descriptor = os.open(self._path(release_id), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
-                os.write(descriptor, line.encode())
-                os.fsync(descriptor)
+                _write_whole(descriptor, line.encode())
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -59,11 +59,13 @@ class EvidenceFiles:
         if not path.exists():
             return []
         records: list[Mapping[str, Any]] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        for number, line in enumerate(_read_bytes(path).splitlines()):
             try:
                 record = json.loads(line)
             except ValueError as error:
                 raise EvidenceError(f"{path}, record {number} is not readable: the evidence was cut or changed") from error
+            if not isinstance(record, dict):
+                raise EvidenceError(f"{path}, record {number} is no record: the evidence was cut or changed")
             if record.get("seq") != number:
                 raise EvidenceError(f"{path}, record {number} is numbered {record.get('seq')}: the evidence was cut or changed")
             records.append(record)
@@ -75,6 +77,25 @@ class EvidenceFiles:
         return [path.stem for path in files]
 
     def _path(self, release_id: str) -> Path:
-        if not _RELEASE_ID.match(release_id):
+        if not _RELEASE_ID.fullmatch(release_id):
             raise EvidenceError(f"{release_id!r} is no release id: use letters, digits, dot, dash and underscore")
         return self._directory / f"{release_id}.jsonl"
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    """Write the line to the end of the file, durably, or leave the file as it was: a disk that fills up takes a part and says nothing."""
+    before_bytes = os.fstat(descriptor).st_size
+    try:
+        if (written := os.write(descriptor, line)) != len(line):
+            raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were taken")
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, before_bytes)
+        raise
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ServiceUnavailable(f"{path} cannot be read ({error.strerror})") from error

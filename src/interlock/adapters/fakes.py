@@ -4,18 +4,20 @@ The world in memory, for unit tests. Each fake is held to the same contract suit
 Nothing here sleeps: FakeClock moves when somebody waits.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from interlock.errors import ConcurrencyError, ServiceRefused, ServiceUnavailable
+from interlock.errors import ConcurrencyError, EvidenceError, ServiceRefused, ServiceUnavailable
 from interlock.model.journal import Leg
 from interlock.model.plane import ALL_TRAFFIC_BPS, CaptureCounts, PlaneState, ServerState
 from interlock.model.release import ModelVersion
 from interlock.ports import RegisteredVersion
 
 PRODUCTION, ARCHIVED = "Production", "Archived"
+LONGEST_LEASE_SECONDS = 120.0
 
 
 class FakeClock:
@@ -138,18 +140,21 @@ class FakeTraffic:
     def begin(self, release_id: str, *, lease_seconds: float) -> int:
         """Reserve."""
         self._answer(f"begin {release_id}")
+        lease_ends_at = self._lease_end(lease_seconds)
         if self.release_id is not None:
             raise ConcurrencyError(f"release {self.release_id} holds the plane")
         if self.incumbent is None or not self.incumbent_ready:
             raise ServiceRefused("INCUMBENT_UNHEALTHY")
         self.token += 1
-        self.release_id, self.lease_ends_at = release_id, self._clock.monotonic() + lease_seconds
+        self.release_id, self.lease_ends_at = release_id, lease_ends_at
         return self.token
 
     def load_candidate(self, version: ModelVersion, *, server: str, thread_count: int, token: int) -> None:
         """Start a server."""
         self._answer(f"load {version.label} {server} {thread_count}")
         self._require(token)
+        if version == self.incumbent:
+            raise ServiceRefused(f"{version.label} is the incumbent already")
         self.candidate = version
 
     def candidate_failure(self) -> str | None:
@@ -175,7 +180,7 @@ class FakeTraffic:
             raise ServiceRefused(f"weight {weight_bps} is outside 0..{ALL_TRAFFIC_BPS}")
         if weight_bps > 0:
             self._require_candidate()
-        self.lease_ends_at = self._clock.monotonic() + lease_seconds
+        self.lease_ends_at = self._lease_end(lease_seconds)
         if not self.deaf:
             self.weight_bps, self.mirroring = weight_bps, True
 
@@ -183,12 +188,13 @@ class FakeTraffic:
         """Hold on."""
         self._answer("renew")
         self._require(token)
-        self.lease_ends_at = self._clock.monotonic() + lease_seconds
+        self.lease_ends_at = self._lease_end(lease_seconds)
 
     def promote(self, *, token: int) -> None:
         """The candidate becomes the incumbent."""
         self._answer("promote")
         self._require(token)
+        self._require_candidate()
         if self.weight_bps != ALL_TRAFFIC_BPS:
             raise ServiceRefused("promoted at all traffic only")
         self.incumbent, self.candidate = self.candidate, None
@@ -228,6 +234,11 @@ class FakeTraffic:
         if self.lease_ends_at is not None and self._clock.monotonic() >= self.lease_ends_at:
             self.weight_bps, self.mirroring, self.release_id, self.lease_ends_at, self.candidate = 0, False, None, None, None
 
+    def _lease_end(self, lease_seconds: float) -> float:
+        if not 0 < lease_seconds <= LONGEST_LEASE_SECONDS:
+            raise ServiceRefused(f"a lease of {lease_seconds} s is outside 0..{LONGEST_LEASE_SECONDS:g}")
+        return self._clock.monotonic() + lease_seconds
+
     def _require(self, token: int) -> None:
         if self.release_id is None or token != self.token:
             raise ConcurrencyError(f"token {token} is stale")
@@ -249,7 +260,11 @@ class FakeEvidence:
         if self.full:
             raise ServiceUnavailable("the disk is full")
         records = self.records.setdefault(release_id, [])
-        records.append({"seq": len(records), "at": "2026-01-01T00:00:00+00:00", "kind": kind, **payload})
+        record = {"seq": len(records), "at": "2026-01-01T00:00:00+00:00", "kind": kind, **payload}
+        try:
+            records.append(json.loads(json.dumps(record, allow_nan=False)))
+        except (ValueError, TypeError) as error:
+            raise EvidenceError(f"record {kind} of {release_id} cannot be written as JSON: {error}") from error
 
     def read(self, release_id: str) -> Sequence[Mapping[str, Any]]:
         """All records of one release."""

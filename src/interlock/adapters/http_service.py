@@ -14,7 +14,8 @@ class HttpService:
 
     def __init__(self, name: str, base_url: str, *, timeout_seconds: float, headers: dict[str, str] | None = None) -> None:
         self._name = name
-        self._client = httpx.Client(base_url=base_url, timeout=timeout_seconds, headers=headers)
+        # trust_env: a proxy from the environment cannot reach this machine's loopback, and a rollback must not depend on one.
+        self._client = httpx.Client(base_url=base_url, timeout=timeout_seconds, headers=headers, trust_env=False)
 
     def get(self, path: str, **params: str | int) -> Any:
         """GET, answer decoded. Raises ServiceUnavailable or ServiceRefused."""
@@ -35,7 +36,7 @@ class HttpService:
             raise ServiceUnavailable(f"{self._name} does not answer {method} {path} ({type(error).__name__}): is it up?") from error
         if response.status_code in TRANSIENT_STATUS:
             raise ServiceUnavailable(f"{self._name} answered {response.status_code} to {method} {path}: {_message(response)}")
-        if response.status_code >= 400:
+        if response.status_code >= 300:  # a redirect is no answer either: the address is wrong
             raise self.refusal(response, f"{method} {path}")
         try:
             return response.json() if response.content else None
@@ -43,7 +44,7 @@ class HttpService:
             raise ServiceUnavailable(f"{self._name} answered {method} {path} with something that is not JSON") from error
 
     def refusal(self, response: httpx.Response, call: str) -> Exception:
-        """The exception for a 4xx answer."""
+        """The exception for an answer that is no."""
         return ServiceRefused(f"{self._name} refused {call} ({response.status_code}): {_message(response)}")
 
 

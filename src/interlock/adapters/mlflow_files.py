@@ -1,5 +1,6 @@
 """Model files fetched from MLflow, kept in a directory named by their digest."""
 
+import errno
 import logging
 import os
 import shutil
@@ -24,8 +25,15 @@ class MlflowFiles:
 
         Raises:
             ArtifactError: there are no files, no MLmodel, or no signature.
-            ServiceUnavailable: MLflow does not deliver them.
+            ServiceUnavailable: MLflow does not deliver them, or this machine has no room for them.
         """
+        try:
+            return self._fetch(name, version)
+        except OSError as error:  # our disk, not the model version: research has nothing to mend
+            why = error.strerror or _first_sentence(error)
+            raise ServiceUnavailable(f"{name}/{version} cannot be kept in {self._models} ({why}): free space, or try again") from error
+
+    def _fetch(self, name: str, version: str) -> tuple[ModelVersion, Path]:
         with tempfile.TemporaryDirectory(dir=self._models, prefix=".fetch-") as scratch:
             downloaded = self._download(name, version, Path(scratch))
             _require_signature(downloaded, f"{name}/{version}")
@@ -58,8 +66,10 @@ class MlflowFiles:
         except MlflowException as error:
             if "API request" in str(error) and "failed with exception" in str(error):
                 raise ServiceUnavailable(f"MLflow at {self._tracking_url} does not deliver {name}/{version}: is it up?") from error
+            if (full := os.strerror(errno.ENOSPC)) in str(error):
+                raise OSError(errno.ENOSPC, full) from error
             raise ArtifactError(f"{name}/{version} has no artifacts that can be downloaded: {_first_sentence(error)}") from error
-        except OSError as error:
+        except FileNotFoundError as error:
             raise ArtifactError(f"{name}/{version} cannot be downloaded: {_first_sentence(error)}") from error
         return Path(path)
 

@@ -83,7 +83,7 @@ class PlaneClient:
     def probe(self, count: int) -> Mapping[str, int]:
         """Who answers `count` requests on the live listener; "" counts requests without an answer from a model server."""
         served: Counter[str] = Counter()
-        with httpx.Client(base_url=self._live_url, timeout=2.0) as client:
+        with httpx.Client(base_url=self._live_url, timeout=2.0, trust_env=False) as client:
             for _ in range(count):
                 try:
                     response = client.get("/ping")

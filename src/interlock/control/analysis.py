@@ -1,15 +1,14 @@
 """The analysis loop: once a second read the journal, judge, record, and renew the lease, or stop."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from interlock.control.counting import PairCounter
 from interlock.control.session import ReleaseSession
 from interlock.errors import ConcurrencyError, TrafficNotConverged
 from interlock.judge.evaluate import judge_final, judge_tick
-from interlock.judge.pairs import PairJoiner
 from interlock.judge.policy import JudgePolicy
 from interlock.judge.readings import Judgement, JudgeOutcome
-from interlock.judge.tally import Tally
 from interlock.model.plane import PlaneState
 from interlock.plan.phases import Phase, planned_seconds
 from interlock.profile.schema import ReleaseProfile
@@ -18,6 +17,7 @@ TICK_SECONDS = 1.0
 CONVERGE_SECONDS = 5.0
 NOT_READY_SECONDS = 3.0  # one late `/ping` on a busy machine is no outage; three seconds without one is
 HALT = JudgeOutcome.HALT
+NO_EVIDENCE = "evidence"  # decided_by of a halt that found nothing wrong, only nothing to see
 
 
 class Analysis:
@@ -27,18 +27,8 @@ class Analysis:
         self._session = session
         self._services = session.services
         self._policy = judge_policy(session.profile)
-        self._journal = session.services.open_journal()
         self._on_tick = on_tick
-        started_at = session.services.clock.utc_now().timestamp()
-        self._joiner = PairJoiner(
-            deadline_seconds=session.profile.judge.pair_deadline_seconds,
-            judging_since_seconds=started_at,
-            output_type=session.profile.output_type,
-            regression_scale=session.profile.regression_scale,
-        )
-        self._tally = Tally(start_seconds=started_at, window_seconds=session.profile.judge.restart_window_seconds)
-        self._now_seconds = started_at
-        self._counts = session.services.traffic.capture_counts()
+        self._counter = PairCounter(session)
         self._last_tick_at = session.services.clock.monotonic()
         self._ready_at = self._last_tick_at
         self._phase: Phase | None = None
@@ -52,6 +42,9 @@ class Analysis:
             ConcurrencyError: this release has lost the plane.
         """
         self.move_to(phase)
+        return self._hold(phase)
+
+    def _hold(self, phase: Phase) -> Judgement:
         clock, started = self._services.clock, self._services.clock.monotonic()
         while True:
             clock.sleep(max(0.0, self._last_tick_at + TICK_SECONDS - clock.monotonic()))
@@ -60,9 +53,19 @@ class Analysis:
                 return judgement
 
     def final_look(self) -> Judgement:
-        """The one look, declared before the canary, at which the candidate can pass."""
-        judgement = judge_final(self._tally, self._policy)
-        self._session.record("final look", **described(judgement), tally=self._tally.to_dict())
+        """
+        The one look, declared before the canary, at which the candidate can pass.
+
+        It is taken one pair deadline after the last step, still at its share: until then an answer of its last seconds may be missing.
+        """
+        assert self._phase is not None, "the final look comes after the last step"
+        settling = replace(self._phase, bake_seconds=self._session.profile.judge.pair_deadline_seconds)
+        if (judgement := self._hold(settling)).outcome == HALT:
+            return judgement
+        judgement = judge_final(self._counter.tally, self._policy)
+        if judgement.outcome == HALT:
+            self._services.traffic.restore_incumbent(reason=judgement.reason)
+        self._session.record("final look", **described(judgement), tally=self._counter.tally.to_dict())
         return judgement
 
     def move_to(self, phase: Phase) -> None:
@@ -78,6 +81,7 @@ class Analysis:
             if self._services.clock.monotonic() > deadline:
                 raise TrafficNotConverged(f"the plane serves {observed} bps after {CONVERGE_SECONDS:g} s, wanted {phase.weight_bps} bps")
             self._services.clock.sleep(0.05)
+        self._counter.begin(phase)
         self._session.record("phase", phase=phase.name, weight_bps=observed, bake_seconds=phase.bake_seconds)
         self._phase = phase
 
@@ -85,8 +89,8 @@ class Analysis:
         clock = self._services.clock
         gap_seconds, self._last_tick_at = clock.monotonic() - self._last_tick_at, clock.monotonic()
         state = self._services.traffic.observe()
-        self._count(phase)
-        judgement = self._plane_problem(state, phase, gap_seconds) or judge_tick(self._tally, self._policy)
+        self._counter.count()
+        judgement = self._plane_problem(state, phase, gap_seconds) or judge_tick(self._counter.tally, self._policy)
         if judgement.outcome == HALT:  # first of all, before anything is written: users are on the candidate
             self._services.traffic.restore_incumbent(reason=judgement.reason)
         self._session.record("tick", phase=phase.name, **described(judgement), **_infrastructure(state))
@@ -97,25 +101,15 @@ class Analysis:
             self._services.traffic.renew(lease_seconds=lease_seconds, token=self._session.release.token)
         return judgement
 
-    def _count(self, phase: Phase) -> None:
-        legs = self._journal.read_new()
-        counts = self._services.traffic.capture_counts()
-        dropped = (counts.mirrors_dropped_count - self._counts.mirrors_dropped_count) + (
-            counts.captures_dropped_count - self._counts.captures_dropped_count
-        )
-        self._counts = counts
-        self._now_seconds = max([self._now_seconds, *(leg.received_at_seconds for leg in legs)])
-        self._joiner.offer(legs)
-        self._tally.add(self._joiner.collect(now_seconds=self._now_seconds, explained_missing_count=max(0, dropped)), step=phase.index)
-
     def _plane_problem(self, state: PlaneState, phase: Phase, gap_seconds: float) -> Judgement | None:
         """What is wrong with the plane itself, if anything: it halts, whatever the predictions look like."""
         if state.token != self._session.release.token or state.release_id != self._session.release.release_id:
             raise ConcurrencyError(
                 f"the plane is held by {state.release_id or 'nobody'}: this release has lost it (rolled back, or its lease expired)"
             )
-        if gap_seconds > self._session.profile.canary.max_evidence_gap_seconds:
-            return _halted("evidence", f"nothing was judged for {gap_seconds:.1f} s: the evidence is stale")
+        allowed_seconds = self._session.profile.canary.max_evidence_gap_seconds
+        if (blind_seconds := max(gap_seconds, self._counter.silent_seconds)) > allowed_seconds:
+            return _halted(NO_EVIDENCE, f"LACK_OF_EVIDENCE: no pair was judged for {blind_seconds:.1f} s, at most {allowed_seconds:g} s")
         if state.candidate_weight_bps != phase.weight_bps:
             return _halted("traffic", f"the plane serves {state.candidate_weight_bps} bps, asked for {phase.weight_bps} bps")
         if state.incumbent is None or state.candidate is None:

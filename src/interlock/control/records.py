@@ -1,5 +1,6 @@
 """Verdicts and receipts as plain values, the way evidence keeps them."""
 
+import math
 from typing import Any
 
 from interlock.model.plane import RollbackReceipt
@@ -7,7 +8,7 @@ from interlock.model.verdict import Verdict
 
 
 def verdict_values(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as plain values for the evidence."""
+    """A verdict as plain values for the evidence. A value or limit that is not finite becomes None: JSON has no word for it."""
     return {
         "gate": verdict.gate,
         "outcome": verdict.outcome.name,
@@ -15,8 +16,8 @@ def verdict_values(verdict: Verdict) -> dict[str, Any]:
         "measurements": [
             {
                 "name": m.name,
-                "value": m.value,
-                "limit": m.limit,
+                "value": _finite(m.value),
+                "limit": _finite(m.limit),
                 "better": m.better,
                 "unit": m.unit,
                 "n": m.sample_count,
@@ -36,3 +37,7 @@ def receipt_values(receipt: RollbackReceipt) -> dict[str, object]:
         "steps": steps,
         "elapsed_seconds": round(receipt.elapsed_seconds, 3),
     }
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None

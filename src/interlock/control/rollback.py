@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from interlock.errors import RollbackFailed, ServiceError, TrafficError
+from interlock.errors import RollbackFailed, ServiceError, TrafficError, TrafficNotConverged
 from interlock.model.plane import PlaneState, RollbackReceipt, RollbackStep
 from interlock.model.release import ModelVersion
 from interlock.ports import Clock, Registry, Traffic
 
 TRAFFIC_BUDGET_SECONDS = 20.0  # worst recovery allowed; after it a person has to look
-REGISTRY_BUDGET_SECONDS = 60.0  # traffic is safe by then: time for a registry that is restarting
+AFTERWARDS_BUDGET_SECONDS = 60.0  # traffic is safe by then: time for a registry that is restarting, or a server that ends slowly
 POLL_SECONDS = 0.05
 PROBE_COUNT = 20  # at a candidate share of 25 % or more, 20 answers miss it with probability .003; the weight itself is read back too
 ARCHIVED = "Archived"
@@ -29,9 +29,7 @@ def roll_back(
     steps = [RollbackStep("traffic", f"{incumbent.label} answers 100 % of requests", clock.monotonic() - started)]
     restore_registry(registry, clock, incumbent=incumbent, candidate=candidate)
     steps.append(RollbackStep("registry", f"champion and Production are version {incumbent.version}", clock.monotonic() - started))
-    traffic.end(token=token)
-    if (left := traffic.observe().candidate) is not None:
-        raise RollbackFailed(f"traffic and registry are restored, but the candidate's server (process {left.pid}) still runs: stop it")
+    _free_capacity(traffic, clock, token=token)
     steps.append(RollbackStep("capacity", "the candidate's server has ended", clock.monotonic() - started))
     return RollbackReceipt(reason, incumbent.label, tuple(steps), clock.monotonic() - started)
 
@@ -80,14 +78,23 @@ def restore_registry(registry: Registry, clock: Clock, *, incumbent: ModelVersio
     _until_it_works(restore, clock, what="the registry was not restored; traffic is on the incumbent")
 
 
+def _free_capacity(traffic: Traffic, clock: Clock, *, token: int | None) -> None:
+    def free() -> None:
+        traffic.end(token=token)  # may take longer than the answer is waited for: what counts is what is observed
+        if (left := traffic.observe().candidate) is not None:
+            raise TrafficNotConverged(f"the candidate's server, process {left.pid}, still runs")
+
+    _until_it_works(free, clock, what="traffic and registry are restored, the candidate's server was not seen to end")
+
+
 def _until_it_works(act: Callable[[], None], clock: Clock, *, what: str) -> None:
-    deadline = clock.monotonic() + REGISTRY_BUDGET_SECONDS
+    deadline = clock.monotonic() + AFTERWARDS_BUDGET_SECONDS
     while True:
         try:
             return act()
         except (ServiceError, TrafficError) as error:
             if clock.monotonic() > deadline:
-                raise RollbackFailed(f"{what} ({error}) after {REGISTRY_BUDGET_SECONDS:g} s: run `interlock rollback` again") from error
+                raise RollbackFailed(f"{what} ({error}) after {AFTERWARDS_BUDGET_SECONDS:g} s: run `interlock rollback` again") from error
         clock.sleep(1.0)
 
 

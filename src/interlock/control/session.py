@@ -83,9 +83,9 @@ def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, 
 
 
 def new_release_id(candidate: ModelVersion, at: datetime) -> str:
-    """A readable id that sorts by time: model, version, UTC second."""
-    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in candidate.name)
-    return f"{name}-{candidate.version}-{at:%Y%m%dT%H%M%S}"
+    """A readable id: model, version, UTC second. Any model name gives one that is also a file name."""
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in candidate.name).lstrip("-_")[:100]
+    return f"{name or 'model'}-{candidate.version}-{at:%Y%m%dT%H%M%S}"
 
 
 def load_candidate(session: ReleaseSession) -> float:

@@ -1,7 +1,9 @@
 """The last move of a good release: the candidate becomes the incumbent."""
 
+import contextlib
+
 from interlock.control.session import ReleaseSession
-from interlock.errors import TrafficNotConverged
+from interlock.errors import ServiceUnavailable, TrafficNotConverged
 
 PROBE_COUNT = 20
 CONVERGE_SECONDS = 15.0  # the former incumbent's server has up to 8 s to finish its requests
@@ -16,7 +18,8 @@ def finalise_promotion(session: ReleaseSession) -> None:
         TrafficNotConverged: the plane does not say so, or others answer, after 15 s.
     """
     services, candidate = session.services, session.release.candidate
-    services.traffic.promote(token=session.release.token)
+    with contextlib.suppress(ServiceUnavailable):  # the plane may have done it and answered too late: what counts is what is observed
+        services.traffic.promote(token=session.release.token)
     deadline = services.clock.monotonic() + CONVERGE_SECONDS
     while True:
         state, served = services.traffic.observe(), services.traffic.probe(PROBE_COUNT)

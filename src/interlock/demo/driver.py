@@ -40,7 +40,7 @@ ROLLBACK_REPEATS = 20
 
 def run_demo(root: Path, json_file: Path | None, *, scenarios: Sequence[Scenario] = SCENARIOS, profile: str = PROFILE_NAME) -> int:
     """Run the demonstration in `root`, which is emptied first. 0 only if every release ended as it should and no user request failed."""
-    console, started = Console(highlight=False), time.monotonic()
+    console, started = wide_console(), time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stack below is stopped on the way out
     state = StateDirectory(root)
     _empty(state)
@@ -208,6 +208,12 @@ def running_stack(state: StateDirectory, conditions: Path, profile: str, console
     finally:
         stack.send_signal(signal.SIGTERM)
         stack.wait(timeout=STOP_SECONDS)
+
+
+def wide_console() -> Console:
+    """The terminal; where there is none, 150 columns, so that the tables stay whole in a log."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=150)
 
 
 def train(state: StateDirectory, scenarios: Sequence[Scenario], console: Console) -> tuple[FlightsData, TrainedModel, list[TrainedModel]]:

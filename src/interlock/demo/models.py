@@ -83,7 +83,6 @@ def register(model: TrainedModel, name: str, *, tracking_uri: str) -> str:
     Raises:
         ServiceError: the tracking server refused, failed or did not answer.
     """
-    _silence_mlflow()
     try:
         mlflow.set_tracking_uri(tracking_uri)
         mlflow.set_experiment(name)
@@ -135,15 +134,9 @@ def _late_rates(rows: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
     return rates
 
 
-def _silence_mlflow() -> None:
-    """MLflow's links, progress bars and hints would run through the demonstration's own page."""
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-
-
 def describe(model: TrainedModel, scratch: Path) -> dict[str, Any]:
     """What MLflow is told to log or save for this model; its files are in `scratch` and must outlive the call."""
+    _tame_mlflow()
     scorer_path = scratch / "scorer.joblib"
     joblib.dump(model.scorer, scorer_path)
     inputs = mlflow.types.Schema([mlflow.types.ColSpec("double", feature) for feature in FEATURES])
@@ -156,6 +149,14 @@ def describe(model: TrainedModel, scratch: Path) -> dict[str, Any]:
         "input_example": model.example,
         "pip_requirements": list(PIP_REQUIREMENTS),  # named, because finding them out starts a process and takes half a minute
     }
+
+
+def _tame_mlflow() -> None:
+    """Keep MLflow's links, progress bars and hints out of the demonstration's output, and the working directory out of the artifact."""
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"  # in a checkout with a uv.lock it would become a part of every model version
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
 
 
 def _register_logged(name: str, logged: Any) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib  # type: ignore[import-untyped]
+import mlflow
 import mlflow.models
 import mlflow.pyfunc
 import numpy as np
@@ -43,7 +44,7 @@ class LateFlightModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self._conditions = Conditions(os.environ.get(CONDITIONS_VARIABLE), str((context.model_config or {}).get("fault_key", "")))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Matrix:
-        """Probabilities, shape (rows,). Raises RuntimeError for some inputs while the fault `fail` is active."""
+        """Probabilities, shape (rows,). Raises MlflowException for some inputs while the fault `fail` is active."""
         matrix = model_input[self._scorer["features"]].to_numpy(dtype=np.float64)
         match self._conditions.fault():
             case "skew":
@@ -115,9 +116,13 @@ def wait_for_lookup() -> None:
 
 
 def fail_some(matrix: Matrix) -> None:
-    """RuntimeError for one input in FAIL_ONE_IN: always the same inputs, so a retry or a mirrored copy fails as well."""
+    """
+    MlflowException for one input in FAIL_ONE_IN: always the same inputs, so a retry or a mirrored copy fails as well.
+
+    It makes a status of 500. MLflow's protocol turns any other exception of a model into 400, as if the user had asked wrongly.
+    """
     if zlib.crc32(matrix.tobytes()) % FAIL_ONE_IN == 0:
-        raise RuntimeError("the weather service did not answer")
+        raise mlflow.MlflowException("the weather service did not answer")
 
 
 mlflow.models.set_model(LateFlightModel())

@@ -66,6 +66,8 @@ def _halt(readings: Sequence[SignalReading], shares: dict[str, float], total: fl
     name = max(shares, key=lambda key: shares[key])
     reading = next(reading for reading in readings if reading.name == name)
     value = "no finite value" if reading.value is None else f"{reading.value:.4g} {reading.unit}"
+    if reading.recent_value is not None and reading.recent_value > (reading.value or 0):
+        value = f"{reading.recent_value:.4g} {reading.unit} lately ({value} since the start)"
     limit = "" if reading.limit is None else f" against at most {reading.limit:.4g} {reading.unit}"
     reason = f"{name} is {value}{limit} (n={reading.sample_count}); evidence {total:.3g} reached the halting line {line:.3g}"
     return Judgement(JudgeOutcome.HALT, reason, "slo" if name in SLO_SIGNALS else name, tuple(readings), total, line)

@@ -18,7 +18,7 @@ class SignalReading:
     """
     One signal at one look.
 
-    value, limit: in `unit`; None when there is nothing to read.
+    value, limit: in `unit`; None when there is nothing to read. recent_value: the same over the last windows, if it restarts.
     e_value: evidence that the candidate is worse than tolerated, at most 1e299; 0 when the signal may not contribute.
     halting_e_value: where this signal alone would halt the release, 1/(alpha weight).
     low, high: confidence bounds of the value, each at beta, at this look only.
@@ -40,6 +40,7 @@ class SignalReading:
     is_proved: bool
     more_requests_needed: int | None
     reason: str
+    recent_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

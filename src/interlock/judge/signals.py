@@ -33,6 +33,7 @@ from interlock.judge.tally import COMPARED, DIFFERING, Tally
 from interlock.model.journal import Arm
 
 SLO_SIGNALS = ("slo_error_share", "slo_p99")
+RECENT_WINDOW_COUNT = 2
 SLO_SIGNAL_WEIGHT = SLO_WEIGHT / len(SLO_SIGNALS)
 
 
@@ -45,6 +46,7 @@ class _Evidence:
     log_e: float
     bounds: tuple[float, float] | None
     more: int | None
+    recent: float | None = None
 
 
 def read_divergence(tally: Tally, policy: JudgePolicy) -> SignalReading:
@@ -71,7 +73,7 @@ def read_divergence(tally: Tally, policy: JudgePolicy) -> SignalReading:
             return float(log_mixture(growth * log_products, bets)) >= math.log(1 / policy.beta)
 
     more = more_needed(count, proves) if count else _clean_need(policy, signal.name)
-    return _reading(signal, policy, _Evidence(mean, count, log_e, bounds, more))
+    return _reading(signal, policy, _Evidence(mean, count, log_e, bounds, more, _recent_mean(tally.divergence, DIVERGENCE_NODES)))
 
 
 def read_errors(tally: Tally, policy: JudgePolicy) -> SignalReading:
@@ -89,7 +91,7 @@ def read_errors(tally: Tally, policy: JudgePolicy) -> SignalReading:
 
     more = more_needed(count, proves) if count else _clean_need(policy, signal.name)
     bounds = _excess_bounds(counts, ratio, beta=policy.beta)
-    return _reading(signal, policy, _Evidence(mean, count, log_e, bounds, more))
+    return _reading(signal, policy, _Evidence(mean, count, log_e, bounds, more, _recent_mean(tally.errors, excess)))
 
 
 def read_slo_error_share(tally: Tally, policy: JudgePolicy) -> SignalReading:
@@ -151,6 +153,16 @@ def _log_e_over_windows(grid: CountGrid, points: Floats, bets: Bets, policy: Jud
     return log_mixture_restarting(growth, windows, bets=bets, planned_window_count=policy.planned_window_count)
 
 
+def _recent_mean(grid: CountGrid, points: Floats) -> float | None:
+    """Mean of the datum over the last windows: what a person should see when a fault began late."""
+    cells = np.flatnonzero(grid.totals()).astype(np.int64)
+    windows, counts = grid.by_window(cells)
+    if not windows.size:
+        return None
+    recent = counts[windows > windows.max() - RECENT_WINDOW_COUNT].sum(axis=0)
+    return float(recent @ points[cells]) / float(recent.sum())
+
+
 def _excess_bounds(counts: Floats, ratio: float, *, beta: float) -> tuple[float, float] | None:
     """Bounds of p_candidate - ratio p_incumbent from exact bounds of both, each at half of beta."""
     count = int(counts.sum())
@@ -180,6 +192,7 @@ def _reading(signal: SignalPolicy, policy: JudgePolicy, evidence: _Evidence) -> 
         is_proved=evidence.count > 0 and evidence.more == 0,
         more_requests_needed=evidence.more,
         reason=describe(evidence.count, evidence.more),
+        recent_value=evidence.recent,
     )
 
 

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from interlock.errors import ConcurrencyError, ReleaseError, ServiceUnavailable, TrafficError
+from interlock.errors import ConcurrencyError, ReleaseError, ServiceUnavailable
 from interlock.model.release import ModelVersion
 from interlock.plane.controller import PlaneController
 from interlock.plane.live import LivePage
@@ -66,7 +66,7 @@ def _changing(call: Call, token: str) -> Callable[[Request], Awaitable[Response]
             return JSONResponse(await run_in_threadpool(call, body))
         except ReleaseError as error:
             return _refusal(error)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             return JSONResponse({"error": "ServiceRefused", "message": f"the request body is not usable: {error!r}"}, status_code=400)
 
     return endpoint
@@ -102,7 +102,8 @@ async def _ping(request: Request) -> Response:
 
 
 def _refusal(error: ReleaseError) -> JSONResponse:
-    status = 409 if isinstance(error, ConcurrencyError) else 503 if isinstance(error, ServiceUnavailable | TrafficError) else 422
+    """The exception by its class name. 503 is for what may heal by itself: a client takes that for ServiceUnavailable."""
+    status = 409 if isinstance(error, ConcurrencyError) else 503 if isinstance(error, ServiceUnavailable) else 422
     return JSONResponse({"error": type(error).__name__, "message": str(error)}, status_code=status)
 
 

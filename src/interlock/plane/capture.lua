@@ -26,12 +26,13 @@ local function watch(handle)
   return table.concat(parts)
 end
 
--- A header line and both bodies; a length of -1 means that there is no such body, or that it was too long.
+-- A header line and both bodies; a length of -1 means that there is no such body, or that it was too long. The label comes last,
+-- since it may hold spaces; "-" stands for none, since an empty last field would be trimmed away on the way.
 local function post(handle, leg)
   local asked, answered = leg.asked, leg.answered
   local line = table.concat({
     leg.id, leg.arm, ROLE, leg.status, leg.latency_us or -1, asked and #asked or -1, answered and #answered or -1,
-    leg.encoding or "identity", leg.served_by or "",
+    leg.encoding or "identity", leg.served_by or "-",
   }, " ")
   handle:httpCall(
     COLLECTOR,
@@ -94,7 +95,7 @@ local function take_headers(handle, leg)
   local by_own_endpoint = headers:get("x-interlock-endpoint-arm") == leg.arm
   local at_once = leg.arm == "incumbent" or headers:get("x-interlock-attempts") == "1"
   leg.served_by = headers:get("x-interlock-served-by")
-  leg.encoding = headers:get("content-encoding")
+  leg.encoding = string.gsub(headers:get("content-encoding") or "identity", "%s", "")
   leg.is_own = by_upstream and by_own_endpoint and at_once
   leg.status_seen = tonumber(headers:get(":status"))
   leg.status = 0

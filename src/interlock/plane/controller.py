@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from interlock.errors import ConcurrencyError, ServiceRefused, TrafficNotConverged
+from interlock.errors import ConcurrencyError, ServiceRefused, StateError, TrafficNotConverged
 from interlock.model.plane import ALL_TRAFFIC_BPS, CaptureCounts, PlaneState
 from interlock.model.release import ModelVersion
 from interlock.plane.endpoints import Endpoint, write_arms
@@ -22,6 +22,7 @@ from interlock.plane.state_directory import write_json
 from interlock.ports import Clock
 
 CONVERGE_SECONDS = 5.0  # Envoy takes a new endpoint file over within about 0.1 s; 5 s is a machine in trouble
+LONGEST_LEASE_SECONDS = 120.0  # the gates' reservation; a lease that outlives its release by more protects nobody
 DRAIN_SECONDS = 1.0  # requests in flight finish in milliseconds; the model server itself waits 5 s more on SIGTERM
 
 
@@ -77,23 +78,23 @@ class PlaneController:
             if self._incumbent is not None and self._incumbent != version:
                 raise ServiceRefused(f"{self._incumbent.label} is the incumbent: later versions come to traffic by a release only")
             self._servers.load(version, server=server, thread_count=thread_count)
+            self._save(version, (server, thread_count), self._token)
             self._incumbent, self._serving = version, (server, thread_count)
             self._write_endpoints()
-            self._save()
         return self.observe()
 
     def begin(self, release_id: str, *, lease_seconds: float) -> int:
         """Reserve the plane for one release; its token is larger than every earlier one."""
+        lease_ends_at = self._lease_end(lease_seconds)
         with self._lock:
             if self._release_id is not None:
                 raise ConcurrencyError(f"release {self._release_id} holds the traffic plane: wait until it has ended")
             incumbent = self._servers.observe(self._incumbent)
             if incumbent is None or not incumbent.ready:
                 raise ServiceRefused("INCUMBENT_UNHEALTHY: no incumbent is ready to serve; bring it back before releasing another version")
+            self._save(self._incumbent, self._serving, self._token + 1)  # first: a token that a restart forgets would be given out twice
             self._token += 1
-            self._release_id = release_id
-            self._lease_ends_at = self._clock.monotonic() + lease_seconds
-            self._save()
+            self._release_id, self._lease_ends_at = release_id, lease_ends_at
             return self._token
 
     def load_candidate(self, version: ModelVersion, *, server: str, thread_count: int, token: int) -> None:
@@ -103,8 +104,10 @@ class PlaneController:
             if version == self._incumbent:
                 raise ServiceRefused(f"{version.label} is the incumbent already: there is nothing to release")
             self._servers.load(version, server=server, thread_count=thread_count)
-            self._candidate = version
+            left_over, self._candidate = self._candidate, version
             self._candidate_serving = (server, thread_count)
+        if left_over not in (None, version):  # of a release that lost the plane and could not clean up
+            self._servers.unload(left_over)
 
     def candidate_failure(self) -> str | None:
         """Why the candidate's server ended by itself; None while it runs or none is loaded."""
@@ -126,18 +129,20 @@ class PlaneController:
         """Give the candidate this share of live requests, for `lease_seconds` at a time."""
         if not 0 <= weight_bps <= ALL_TRAFFIC_BPS:
             raise ServiceRefused(f"candidate weight {weight_bps} bps is outside 0..{ALL_TRAFFIC_BPS}")
+        lease_ends_at = self._lease_end(lease_seconds)
         with self._lock:
             self._require(token)
             if weight_bps > 0:
                 self._require_ready_candidate()
-            self._lease_ends_at = self._clock.monotonic() + lease_seconds
+            self._lease_ends_at = lease_ends_at
             self._admin.set_split(weight_bps, mirror=True, quiet=False)
 
     def renew(self, *, lease_seconds: float, token: int) -> None:
         """Hold the plane and the candidate's share for another `lease_seconds`."""
+        lease_ends_at = self._lease_end(lease_seconds)
         with self._lock:
             self._require(token)
-            self._lease_ends_at = self._clock.monotonic() + lease_seconds
+            self._lease_ends_at = lease_ends_at
 
     def promote(self, *, token: int) -> None:
         """Make the candidate the incumbent without losing a request; the former incumbent drains and stops."""
@@ -148,14 +153,13 @@ class PlaneController:
             if weight_bps != ALL_TRAFFIC_BPS:
                 raise ServiceRefused(f"the candidate has {weight_bps} of {ALL_TRAFFIC_BPS} bps: it is promoted at all traffic only")
             former = self._incumbent
+            # First on disk: when that fails nothing has changed, and the release can still go back to its incumbent.
+            self._save(self._candidate, self._candidate_serving, self._token)
             self._incumbent, self._candidate, self._serving = self._candidate, None, self._candidate_serving
-            self._save()
             self._write_endpoints()
             self._admin.set_split(0, mirror=False, quiet=True)
             self._free()
-        self._clock.sleep(DRAIN_SECONDS)
-        if former:
-            self._servers.unload(former)
+        self._stop_drained(former)
 
     def restore_incumbent(self, *, reason: str) -> None:
         """All traffic to the incumbent, mirroring off; whoever held the plane has lost it. Needs no token, is idempotent."""
@@ -172,33 +176,35 @@ class PlaneController:
             if self._admin.observe_split().candidate_weight_bps != 0:
                 raise ServiceRefused("the candidate still has traffic: restore the incumbent first")
             self._admin.set_split(0, mirror=False, quiet=True)
-            former, self._candidate = self._candidate, None
-            self._write_endpoints()
+            former = self._drop_candidate()
             self._free()
-        if former:
-            self._clock.sleep(DRAIN_SECONDS)
-            self._servers.unload(former)
+        self._stop_drained(former)
 
     def capture_counts(self) -> CaptureCounts:
         """What mirroring and capture have given up so far."""
         return self._admin.capture_counts()
 
     def enforce_lease(self) -> str | None:
-        """Restore the incumbent when the lease is over; returns the release that lost the plane, if one did now."""
+        """
+        Restore the incumbent when the lease is over; returns the release that lost the plane, if one did now.
+
+        The candidate's server is stopped in a thread of its own: that takes seconds, and the next lease may be over before.
+        """
         with self._lock:
-            if self._lease_ends_at is None or self._clock.monotonic() < self._lease_ends_at:
+            if not self._lease_is_over():
                 return None
             lost = self._release_id
             self.restore_incumbent(reason="lease expired")
-            self.end(token=None)
-            return lost
+            former = self._drop_candidate()
+        threading.Thread(target=self._stop_drained, args=(former,), name="stop candidate", daemon=True).start()
+        return lost
 
     def watch_servers(self) -> None:
         """Read every model server's health once; the incumbent's is restarted when it died, a candidate's never."""
         self._servers.watch(may_restart=lambda version: version == self._incumbent)
 
     def _require(self, token: int) -> None:
-        if self._release_id is None or token != self._token:
+        if self._release_id is None or token != self._token or self._lease_is_over():
             holder = self._release_id or "nobody"
             raise ConcurrencyError(f"token {token} is stale: the plane is held by {holder} with token {self._token}; this release is over")
 
@@ -231,20 +237,51 @@ class PlaneController:
         state = self._servers.observe(version)
         return [Endpoint("127.0.0.1", state.port, state.version.label, arm)] if state else []
 
+    def _drop_candidate(self) -> ModelVersion | None:
+        """Take the candidate out of Envoy; it is forgotten only when Envoy has done that. Returns whose server is to be stopped."""
+        former, self._candidate = self._candidate, None
+        try:
+            self._write_endpoints()
+        except Exception:
+            self._candidate = former
+            raise
+        return former
+
+    def _stop_drained(self, former: ModelVersion | None) -> None:
+        if former:
+            self._clock.sleep(DRAIN_SECONDS)
+            self._servers.unload(former)
+
+    def _lease_end(self, lease_seconds: float) -> float:
+        if not 0 < lease_seconds <= LONGEST_LEASE_SECONDS:  # NaN is outside too
+            raise ServiceRefused(f"a lease of {lease_seconds} s was asked, must be above 0 and at most {LONGEST_LEASE_SECONDS:g} s")
+        return self._clock.monotonic() + lease_seconds
+
+    def _lease_is_over(self) -> bool:
+        return self._lease_ends_at is not None and self._clock.monotonic() >= self._lease_ends_at
+
     def _free(self) -> None:
         self._release_id, self._lease_ends_at = None, None
 
-    def _save(self) -> None:
-        incumbent = asdict(self._incumbent) if self._incumbent else None
-        write_json(self._state_file, {"incumbent": incumbent, "serving": list(self._serving), "token": self._token})
+    def _save(self, incumbent: ModelVersion | None, serving: tuple[str, int], token: int) -> None:
+        saved = {"incumbent": asdict(incumbent) if incumbent else None, "serving": list(serving), "token": token}
+        try:
+            write_json(self._state_file, saved)
+        except OSError as error:
+            raise StateError(f"{self._state_file} cannot be written ({error.strerror}): free or unlock the state directory") from error
 
     def _remember(self) -> None:
         if not self._state_file.exists():
             return
-        saved = json.loads(self._state_file.read_text())
-        self._token = int(saved["token"])
-        self._serving = (str(saved["serving"][0]), int(saved["serving"][1]))
-        self._incumbent = ModelVersion(**saved["incumbent"]) if saved["incumbent"] else None
+        try:
+            saved = json.loads(self._state_file.read_text())
+            self._token = int(saved["token"])
+            self._serving = (str(saved["serving"][0]), int(saved["serving"][1]))
+            self._incumbent = ModelVersion(**saved["incumbent"]) if saved["incumbent"] else None
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            raise StateError(
+                f"{self._state_file} does not say who the incumbent is ({type(error).__name__}): mend it, or choose another directory"
+            ) from error
 
 
 def _ports(endpoints: Sequence[Endpoint]) -> set[int]:

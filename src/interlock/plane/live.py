@@ -24,7 +24,7 @@ class LivePage:
     def __init__(self, controller: PlaneController, *, evidence_directory: Path, collector_url: str, links: dict[str, str]) -> None:
         self._controller = controller
         self._evidence = evidence_directory
-        self._client = httpx.Client(base_url=collector_url, timeout=1.0)
+        self._client = httpx.Client(base_url=collector_url, timeout=1.0, trust_env=False)
         self._links = links
         self._lock = threading.Lock()
         self._files: dict[Path, ReleaseFile] = {}

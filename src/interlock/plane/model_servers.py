@@ -39,14 +39,14 @@ class ModelServers:
         self._logs = log_directory
         self._loaded: dict[str, _Loaded] = {}
         self._lock = threading.Lock()
-        self._client = httpx.Client(timeout=PING_TIMEOUT_SECONDS)
+        self._client = httpx.Client(timeout=PING_TIMEOUT_SECONDS, trust_env=False)
 
     def load(self, version: ModelVersion, *, server: str, thread_count: int) -> None:
         """
         Start a server for this version unless it runs; returns before it is ready.
 
         Raises:
-            ServiceRefused: its files were not fetched, or the kind of server is unknown.
+            ServiceRefused: its files were not fetched, other files are served under its label, or the kind of server is unknown.
         """
         if server not in ("interlock", "mlflow"):
             raise ServiceRefused(f"serving.server is {server!r}, must be interlock or mlflow")
@@ -55,7 +55,9 @@ class ModelServers:
         if not directory.is_dir():
             raise ServiceRefused(f"the files of {version.label} ({version.digest}) are not in {self._models}: fetch the version first")
         with self._lock:
-            if version.label in self._loaded:
+            if (loaded := self._loaded.get(version.label)) is not None:
+                if loaded.version != version:
+                    raise ServiceRefused(f"{version.label} runs with the files {loaded.version.digest}, asked for {version.digest}")
                 return
             port = choose_port(0, name=version.label)
             command = server_command(kind, python=sys.executable, model_dir=directory, version=version, port=port, threads=thread_count)

@@ -13,6 +13,8 @@ import psutil
 
 from interlock.errors import StateError
 
+ORPHAN_GRACE_SECONDS = 1.0
+
 
 class ManagedProcess:
     """
@@ -64,6 +66,7 @@ class ManagedProcess:
         """Start it again when it ended and its pause (1 s, doubled up to 30 s) is over; True when that was done now."""
         if self.is_running or self._child is None or time.monotonic() < self._not_before:
             return False
+        stop_processes(self._members(), grace_seconds=ORPHAN_GRACE_SECONDS)  # what it started may still hold its port
         self.restart_count += 1
         self._not_before = time.monotonic() + min(30.0, 2.0 ** min(self.restart_count - 1, 5))
         self.start()
@@ -84,9 +87,26 @@ class ManagedProcess:
         """End it and everything it started: asked with SIGTERM, then, after the grace, killed. Idempotent."""
         if self._child is None:
             return
-        stop_family(self.pid, grace_seconds=grace_seconds)
+        stop_processes(self._members(), grace_seconds=grace_seconds)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=5)
+
+    def _members(self) -> list[psutil.Process]:
+        """The child and what it started, also what was left behind when the child itself has ended."""
+        if not self.is_running and psutil.pid_exists(self.pid):
+            return []  # its id belongs to a stranger by now
+        members = family(self.pid)
+        return [*(process for process in _session(self.pid) if process not in members), *members]
+
+
+def _session(leader_pid: int) -> list[psutil.Process]:
+    """The processes of one session. The kernel gives its id to nobody else while one of them lives."""
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            if os.getsid(process.pid) == leader_pid:
+                members.append(process)
+    return members
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -100,7 +120,11 @@ def family(pid: int) -> list[psutil.Process]:
 
 def stop_family(pid: int, *, grace_seconds: float) -> None:
     """SIGTERM to a process and all its descendants, SIGKILL to those that remain after the grace."""
-    members = family(pid)
+    stop_processes(family(pid), grace_seconds=grace_seconds)
+
+
+def stop_processes(members: Sequence[psutil.Process], *, grace_seconds: float) -> None:
+    """SIGTERM, and SIGKILL to those that remain after the grace."""
     for process in reversed(members):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGCONT)

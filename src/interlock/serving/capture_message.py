@@ -19,11 +19,11 @@ def parse_leg(line: bytes, bodies: bytes, *, received_at_seconds: float) -> Leg:
     The leg that a header line and the two joined bodies describe.
 
     The line has nine fields, separated by one space: request id, arm, role, status, latency in us, length of the request body, length
-    of the response body, content encoding of the response, served by. -1 = not there. Without a request body (it was over the
-    capture limit) the digest is empty and the prediction None: nothing could be compared with it.
+    of the response body, content encoding of the response, served by (the rest of the line; - = nobody). A number of -1 = not there.
+    Without a request body (it was over the capture limit) the digest is empty and the prediction None: nothing could be compared with it.
     """
     try:
-        request_id, arm, role, status, latency, asked_size, answered_size, encoding, served_by = line.split(b" ")
+        request_id, arm, role, status, latency, asked_size, answered_size, encoding, served_by = line.split(b" ", 8)
         asked = bodies[: max(int(asked_size), 0)] if int(asked_size) >= 0 else None
         answered = bodies[len(asked or b"") :] if int(answered_size) >= 0 else None
         if max(int(asked_size), 0) + max(int(answered_size), 0) != len(bodies):
@@ -37,7 +37,7 @@ def parse_leg(line: bytes, bodies: bytes, *, received_at_seconds: float) -> Leg:
             latency_ms=float(latency) / 1000 if float(latency) >= 0 else None,
             input_digest=hashlib.sha256(asked).hexdigest()[:16] if asked is not None else "",
             prediction=_text(answered, encoding) if asked is not None and answered is not None else None,
-            served_by=served_by.decode(),
+            served_by="" if served_by == b"-" else served_by.decode(),
         )
     except (ValueError, KeyError) as error:
         raise Malformed(str(error)) from error

@@ -159,7 +159,10 @@ class JournalReader:
 
 
 def _read_segment(path: Path) -> list[Leg]:
-    table = pq.read_table(path, schema=_SCHEMA, partitioning=None)
+    with pq.ParquetFile(path) as segment:  # not `read_table`, which imports pandas into every judge
+        table = segment.read()
+    if not table.schema.equals(_SCHEMA):
+        raise ValueError("its columns are not those of a segment")
     columns = {name: table.column(name).to_pylist() for name in _NAMES}
     columns["arm"] = [Arm(arm) for arm in columns["arm"]]
     columns["role"] = [Role(role) for role in columns["role"]]

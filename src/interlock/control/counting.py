@@ -1,0 +1,72 @@
+"""Turns the growing journal into the judge's count table: pairs by request id, each counted in the phase it was received in."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from interlock.control.session import ReleaseSession
+from interlock.judge.pairs import Fate, PairJoiner, PairResult
+from interlock.judge.tally import Tally
+from interlock.plan.phases import Phase
+
+
+class PairCounter:
+    """
+    The evidence of one release as counts.
+
+    The collector's time moves on by our monotonic clock while no leg arrives, so that a lone half expires also when traffic stops,
+    and a wall clock that jumps expires nothing.
+    """
+
+    def __init__(self, session: ReleaseSession) -> None:
+        judge, started_at = session.profile.judge, session.services.clock.utc_now().timestamp()
+        self._services = session.services
+        self._journal = session.services.open_journal()
+        self._joiner = PairJoiner(
+            deadline_seconds=judge.pair_deadline_seconds,
+            judging_since_seconds=started_at,
+            output_type=session.profile.output_type,
+            regression_scale=session.profile.regression_scale,
+        )
+        self.tally = Tally(start_seconds=started_at, window_seconds=judge.restart_window_seconds)
+        self._collector_seconds, self._heard_at = started_at, session.services.clock.monotonic()
+        self._paired_at = self._heard_at
+        self._counts = session.services.traffic.capture_counts()
+        self._begun: list[tuple[float, int]] = []
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long no pair could be judged."""
+        return self._services.clock.monotonic() - self._paired_at
+
+    def begin(self, phase: Phase) -> None:
+        """From now on, what is received belongs to this phase."""
+        self._begun.append((self._now_seconds(), phase.index))
+
+    def count(self) -> None:
+        """Read what is new in the journal and add the pairs that are settled."""
+        legs = self._journal.read_new()
+        if newest := max((leg.received_at_seconds for leg in legs), default=0.0):
+            self._collector_seconds, self._heard_at = max(newest, self._collector_seconds), self._services.clock.monotonic()
+        self._joiner.offer(legs)
+        pairs = self._joiner.collect(self._now_seconds(), self._newly_dropped())
+        if any(pair.fate is Fate.JUDGED for pair in pairs):
+            self._paired_at = self._services.clock.monotonic()
+        for step, received in groupby(sorted(pairs, key=self._step_of), key=self._step_of):
+            self.tally.add(received, step=step)
+
+    def _now_seconds(self) -> float:
+        return self._collector_seconds + self._services.clock.monotonic() - self._heard_at
+
+    def _step_of(self, pair: PairResult) -> int:
+        return step_at(self._begun, pair.at_seconds)
+
+    def _newly_dropped(self) -> int:
+        before, self._counts = self._counts, self._services.traffic.capture_counts()
+        mirrors = self._counts.mirrors_dropped_count - before.mirrors_dropped_count
+        captures = self._counts.captures_dropped_count - before.captures_dropped_count
+        return max(0, mirrors) + max(0, captures)  # Envoy's counters start again from 0 when Envoy does
+
+
+def step_at(begun: Sequence[tuple[float, int]], at_seconds: float) -> int:
+    """The phase in which a moment lies; what came before the first phase counts for the first."""
+    return next((index for start, index in reversed(begun) if at_seconds >= start), begun[0][1] if begun else 0)

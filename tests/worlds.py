@@ -1,0 +1,181 @@
+"""A whole world of fakes around one release: plane, registry, evidence, and live traffic that flows while somebody sleeps."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from interlock.adapters.fakes import FakeClock, FakeEvidence, FakeJournal, FakeRegistry, FakeTraffic
+from interlock.control.session import ReleaseSession, Services
+from interlock.errors import ArtifactError
+from interlock.model.journal import Arm, Leg, Role
+from interlock.model.release import ModelVersion, Release
+from interlock.profile.reader import LoadedProfile, parse_profile
+
+PROFILES = Path(__file__).parent / "profiles"
+INCUMBENT = ModelVersion("late", "1", "sha256:" + "1" * 64)
+CANDIDATE = ModelVersion("late", "2", "sha256:" + "2" * 64)
+REQUESTS_PER_SECOND = 200
+
+
+def read_test_profile(name: str = "short") -> LoadedProfile:
+    """A profile of tests/profiles."""
+    path = PROFILES / f"{name}.yaml"
+    return parse_profile(path.read_text(encoding="utf-8"), source=str(path))
+
+
+@dataclass
+class FakeFiles:
+    """Model files that are there, unless `refused` says why not."""
+
+    refused: str | None = None
+
+    def fetch(self, name: str, version: str) -> tuple[ModelVersion, Path]:
+        if self.refused:
+            raise ArtifactError(self.refused)
+        found = ModelVersion(name, version, "sha256:" + version * 64)
+        return found, self.directory(found)
+
+    def directory(self, version: ModelVersion) -> Path:
+        return Path("/models") / version.digest.removeprefix("sha256:")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A data set as read."""
+
+    frame: pd.DataFrame
+    source: str = "fake"
+    digest: str = "5" * 64
+
+
+@dataclass
+class FakeModel:
+    """Answers with what is true, after `change`."""
+
+    change: Callable[[NDArray[Any]], NDArray[Any]] = lambda answers: answers
+    input_columns: tuple[str, ...] = ("x",)
+
+    def predict(self, frame: pd.DataFrame) -> NDArray[Any]:
+        return self.change(frame["x"].to_numpy(dtype=float).copy())
+
+
+class FakeSender:
+    """Every request is answered well."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def send(self, payload: bytes) -> None:
+        assert payload
+
+
+@dataclass(frozen=True)
+class Drifted:
+    """Distances of columns."""
+
+    distances: Mapping[str, float]
+
+
+@dataclass
+class World:
+    """
+    Healthy unless a test changes it. Time moves when the code under test sleeps; meanwhile users send requests, and `while_time_passes`
+    lets a test do something to the world.
+    """
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    registry: FakeRegistry = field(default_factory=FakeRegistry)
+    evidence: FakeEvidence = field(default_factory=FakeEvidence)
+    files: FakeFiles = field(default_factory=FakeFiles)
+    journal: FakeJournal = field(default_factory=FakeJournal)
+    models: dict[str, FakeModel] = field(default_factory=lambda: {"1": FakeModel(), "2": FakeModel()})
+    drift_distance: float = 0.1
+    candidate_prediction: float = 0.3
+    has_users: bool = True
+    while_time_passes: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self.traffic = FakeTraffic(self.clock, INCUMBENT)
+        self.registry.add("late", "1", "Production")
+        self.registry.add("late", "2", "Staging")
+        self.registry.champions["late"] = "1"
+        self.clock.on_sleep = self._pass_time
+        self._request_count = 0
+        self._owed_requests = self._owed_to_candidate = 0.0
+
+    def services(self) -> Services:
+        return Services(
+            traffic=self.traffic,
+            registry=self.registry,
+            evidence=self.evidence,
+            files=self.files,
+            clock=self.clock,
+            open_journal=self._open_journal,
+            read_rows=lambda _: _rows(),
+            load_model=lambda directory: self.models[directory.name[0]],
+            measure_drift=self._measure_drift,
+            open_sender=lambda _: FakeSender(),
+            page_url="http://page",
+        )
+
+    def session(self, profile: str = "short") -> ReleaseSession:
+        """A release that holds the plane, its candidate loaded."""
+        loaded = read_test_profile(profile)
+        token = self.traffic.begin("late-2", lease_seconds=120)
+        self.traffic.load_candidate(CANDIDATE, server="interlock", thread_count=1, token=token)
+        release = Release("late-2", CANDIDATE, INCUMBENT, loaded.profile.name, loaded.digest, token)
+        return ReleaseSession(self.services(), release, loaded, self.files.directory(CANDIDATE), self.files.directory(INCUMBENT))
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """Evidence records of one kind, of all releases."""
+        return [record for records in self.evidence.records.values() for record in records if record["kind"] == kind]
+
+    def _open_journal(self) -> FakeJournal:
+        self.journal.waiting.clear()
+        return self.journal
+
+    def _measure_drift(self, reference: pd.DataFrame, current: pd.DataFrame, *, columns: Sequence[str]) -> Drifted:
+        assert len(reference) == len(current)
+        return Drifted(dict.fromkeys(columns, self.drift_distance))
+
+    def _pass_time(self, seconds: float) -> None:
+        self.while_time_passes()
+        if not (self.has_users and self.traffic.mirroring and self.traffic.candidate):
+            return
+        self._owed_requests += seconds * REQUESTS_PER_SECOND
+        while self._owed_requests >= 1:
+            self._owed_requests -= 1
+            self._owed_to_candidate += self.traffic.weight_bps / 10_000
+            live_arm = Arm.CANDIDATE if self._owed_to_candidate >= 1 else Arm.INCUMBENT
+            self._owed_to_candidate %= 1.0
+            self._request_count += 1
+            self.journal.waiting += [self._leg(arm, live_arm) for arm in (Arm.INCUMBENT, Arm.CANDIDATE)]
+
+    def _leg(self, arm: Arm, live_arm: Arm) -> Leg:
+        prediction = self.candidate_prediction if arm is Arm.CANDIDATE else 0.3
+        version = CANDIDATE if arm is Arm.CANDIDATE else INCUMBENT
+        return Leg(
+            request_id=str(self._request_count),
+            arm=arm,
+            role=Role.LIVE if arm is live_arm else Role.MIRROR,
+            received_at_seconds=self.clock.utc_now().timestamp(),
+            status_code=200,
+            latency_ms=9.0 + self._request_count % 3,
+            input_digest="0" * 16,
+            prediction=f'{{"predictions": [{prediction}]}}',
+            served_by=version.label,
+        )
+
+
+def _rows() -> Rows:
+    x = np.random.default_rng(7).random(400)
+    return Rows(pd.DataFrame({"x": x, "label": (x + np.random.default_rng(8).normal(0, 0.3, 400) > 0.5).astype(int)}))
