@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import httpx
+import yaml
 
 from interlock.model.release import ModelVersion
 from interlock.serving.commands import ServerKind, server_command, server_environment
@@ -40,7 +41,19 @@ def save_odd_model(directory: Path) -> Path:
             input_example=(frame.head(1), {"factor": 3.0}),
             pip_requirements=["mlflow"],
         )
+    _add_code(directory)
     return directory
+
+
+def _add_code(directory: Path) -> None:
+    """A module that came with the artifact (MLflow's `code_paths`) and is imported when the model loads."""
+    (directory / "code").mkdir()
+    (directory / "code" / "odd_words.py").write_text("WORD = 'odd'\n")
+    with (directory / "odd_model.py").open("a") as model:
+        model.write("\nimport odd_words\n")
+    description = yaml.safe_load((directory / "MLmodel").read_text())
+    description["flavors"]["python_function"]["code"] = "code"
+    (directory / "MLmodel").write_text(yaml.safe_dump(description))
 
 
 def free_port() -> int:

@@ -192,4 +192,4 @@ def test_commands_name_the_version_the_directory_and_the_port() -> None:
     assert dict(zip(theirs[5::2], theirs[6::2], strict=True))["--env-manager"] == "local"
     assert server_environment("mlflow", python="/venv/bin/python")["PATH"].startswith("/venv/bin:")
     assert "PATH" not in server_environment("interlock")
-    assert server_environment("interlock")["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert server_environment("mlflow")["PYTHONDONTWRITEBYTECODE"] == "1"

@@ -21,12 +21,15 @@ from interlock.demo.flights import FlightsData, prepare
 from interlock.demo.follow import Followed, Follower, Record
 from interlock.demo.models import TrainedModel, register, train_candidate, train_incumbent
 from interlock.demo.outcome import DemoFigures, Outcome, print_figures, write_figures
+from interlock.demo.progress import ReleaseProgress
 from interlock.demo.scenarios import SCENARIOS, Scenario
 from interlock.demo.served import CONDITIONS_VARIABLE
 from interlock.demo.traffic import LiveTraffic
 from interlock.errors import ReleaseError, ServiceUnavailable, StateError
+from interlock.plan.phases import planned_seconds
 from interlock.plane.process import family
 from interlock.plane.state_directory import StackAddresses, StateDirectory
+from interlock.profile.reader import read_profile
 from interlock.wiring import open_services
 
 MODEL_NAME = "flight-delay"
@@ -62,8 +65,9 @@ class Demo:
     def __init__(self, state: StateDirectory, addresses: StackAddresses, data: FlightsData, conditions: Path, console: Console) -> None:
         self._state, self._addresses, self._data, self._console = state, addresses, data, console
         self._conditions = conditions
-        self._services: Services = open_services(state)
+        self.services: Services = open_services(state)
         self._registry = MlflowRegistry(addresses.mlflow_url)
+        self._planned_seconds = planned_seconds(read_profile(addresses.profile_name).profile.canary)
         self._peak_memory_mib = 0.0
         self._rollback_seconds: list[float] = []
 
@@ -94,7 +98,7 @@ class Demo:
     def adopt(self, incumbent: TrainedModel) -> None:
         """Register the model that serves today and take it over as the first incumbent."""
         version = register(incumbent, MODEL_NAME, tracking_uri=self._addresses.mlflow_url)
-        adopted = adopt_incumbent(self._services, MODEL_NAME, version, server="interlock", thread_count=4)
+        adopted = adopt_incumbent(self.services, MODEL_NAME, version, server="interlock", thread_count=4)
         self._say(f"{adopted.label} is the incumbent (AUC {incumbent.metrics['roc_auc']:.3f} on later months)")
 
     def release(self, scenario: Scenario, model: TrainedModel, traffic: LiveTraffic) -> Outcome:
@@ -106,8 +110,14 @@ class Demo:
         self._registry.set_stage(MODEL_NAME, version, "Staging")
         self._say(f"[bold]{candidate}[/bold] ({scenario.title}; AUC {model.metrics['roc_auc']:.3f}) moved to Staging")
         evidence = self._state / "evidence"
-        follower = Follower(evidence=evidence, conditions=self._conditions, traffic=traffic, on_record=self._show)
-        followed = follower.follow(scenario, candidate)
+        with ReleaseProgress(self._console, candidate, self._planned_seconds) as progress:
+
+            def on_record(record: Record) -> None:
+                progress.show(record)
+                self._show(record)
+
+            follower = Follower(evidence=evidence, conditions=self._conditions, traffic=traffic, on_record=on_record)
+            followed = follower.follow(scenario, candidate)
         serving = candidate if scenario.fault is None else incumbent
         recovered_at = _recovery(traffic, serving, followed)
         return self._outcome(scenario, candidate, followed, recovered_at, traffic.snapshot().failed_count - failed_before, started)
@@ -142,7 +152,7 @@ class Demo:
 
     def _rehearse_rollback(self) -> None:
         """The rollback command, again and again: ask -> observed, under live traffic."""
-        services = self._services
+        services = self.services
         for _ in range(ROLLBACK_REPEATS):
             asked = time.monotonic()
             restore_traffic(services.traffic, services.clock, reason="rehearsal")
@@ -150,7 +160,7 @@ class Demo:
         self._say(f"{ROLLBACK_REPEATS} rehearsed rollbacks: median {statistics.median(self._rollback_seconds):.2f} s from ask to observed")
 
     def _incumbent_label(self) -> str:
-        state = self._services.traffic.observe().incumbent
+        state = self.services.traffic.observe().incumbent
         return state.version.label if state else ""
 
     def _show(self, record: Record) -> None:
@@ -160,7 +170,7 @@ class Demo:
         text = {
             "intake": lambda r: f"release of {r['candidate']} against {r['incumbent']} opened",
             "loaded": lambda r: f"candidate server ready after {r['start_seconds']:.1f} s",
-            "gate": lambda r: f"gate {r['reason'][:150]} -> {r['outcome']}",
+            "gate": lambda r: f"gate [bold]{r['outcome']}[/bold] {r['reason'][:120]} ...",
             "phase": lambda r: f"{r['phase']}: candidate weight {r['weight_bps'] / 100:g} %",
             "fault": lambda r: f"[yellow]fault active in the candidate: {r['fault']}[/yellow]",
             "final look": lambda r: f"final look: {r['outcome']}",

@@ -29,13 +29,10 @@ def server_command(kind: ServerKind, *, python: str, model_dir: Path, version: M
 
 def server_environment(kind: ServerKind, *, python: str = sys.executable) -> dict[str, str]:
     """What to add to the environment of the process."""
-    additions = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Importing code that came with the artifact must not write into it: the digest is over every file.
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
+    additions = {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONUNBUFFERED": "1"}
     if kind == "mlflow":
         # Its launcher starts `uvicorn` by name: the one beside the same interpreter has to come first.
         additions["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)])
+        # Importing code that came with the artifact must not write into it: the digest is over every file. Ours sees to that itself.
+        additions["PYTHONDONTWRITEBYTECODE"] = "1"
     return additions
