@@ -48,7 +48,7 @@ clean:  ## remove everything that the commands above made
 
 .venv/installed: uv.lock pyproject.toml .cache/uv/installed
 	@echo "installing the locked dependencies into .venv"
-	@$(UV) sync --frozen --python "$$(cat .cache/python)" --quiet
+	@$(UV) sync --frozen --python "$$(cat .cache/python)" --compile-bytecode --quiet  # without byte code every process compiles mlflow anew
 	@touch $@
 
 chromium:

@@ -74,7 +74,15 @@ def _gate_rows(verdict: Verdict) -> list[dict[str, Any]]:
     if not verdict.measurements:
         return [{**head, "measurement": "-", "value": None, "limit": None, "n": 0, "unit": "", "reason": verdict.reason}]
     return [
-        {**head, "measurement": m.name, "value": m.value, "limit": m.limit, "n": m.sample_count, "unit": m.unit, "reason": verdict.reason}
+        {
+            **head,
+            "measurement": m.name,
+            "value": _short(m.value),
+            "limit": _short(m.limit),
+            "n": m.sample_count,
+            "unit": m.unit,
+            "reason": verdict.reason,
+        }
         for m in verdict.measurements
     ]
 
@@ -89,15 +97,20 @@ def _tick_rows(tick: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             **head,
             "signal": s["name"],
-            "value": s["value"],
-            "limit": s["limit"],
+            "value": _short(s["value"]),
+            "limit": _short(s["limit"]),
             "n": s["sample_count"],
-            "e_value": s["e_value"],
-            "halts_at": s["halting_e_value"],
+            "e_value": _short(s["e_value"]),
+            "halts_at": _short(s["halting_e_value"]),
             "reason": s["reason"],
         }
         for s in tick["signals"]
     ]
+
+
+def _short(value: float | None) -> float | None:
+    """Five significant digits for a table; the evidence has them all."""
+    return None if value is None else float(f"{value:.5g}")
 
 
 def _key(name: str, session: ReleaseSession) -> str:

@@ -15,9 +15,9 @@ from typing import IO
 import httpx
 import yaml
 
+from interlock.model.digest import artifact_digest
 from interlock.model.release import ModelVersion
 from interlock.serving.commands import ServerKind, server_command, server_environment
-from interlock.serving.digest import artifact_digest
 
 HERE = Path(__file__).parent
 # mlflow's server takes 11 s alone on this machine, 24 s on a busy one.
@@ -116,4 +116,6 @@ def running(kind: ServerKind, model_dir: Path, *, scratch: Path, threads: int = 
 
 def _start(command: list[str], additions: dict[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     # One hash seed for both: messages of mlflow print sets.
-    return subprocess.Popen(command, env={**os.environ, **additions, "PYTHONHASHSEED": "0"}, stdout=log, stderr=subprocess.STDOUT)
+    # Not the developer's switch against byte code: that the servers keep it out of the artifact is theirs to show.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.Popen(command, env={**inherited, **additions, "PYTHONHASHSEED": "0"}, stdout=log, stderr=subprocess.STDOUT)

@@ -8,7 +8,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 
-class OddModel(mlflow.pyfunc.PythonModel):
+class OddModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         amount = float(model_input["amount"].iloc[0])
         if amount == 13:

@@ -15,7 +15,7 @@ from interlock.model.verdict import Measurement, judge_measurements
 
 
 def test_a_verdict_with_numbers_that_json_cannot_say_can_be_recorded(tmp_path: Path) -> None:
-    """The incumbent failed a request in the latency gate, so there was no limit: the release must end as Held, not with an EvidenceError."""
+    """The incumbent failed a request in the latency gate, so it had no limit: the release must end as Held, not by an error."""
     beside = Measurement("p50_next_to_incumbent_ms", math.inf, math.nan, "lower", "ms", 100, 100)
     verdict = judge_measurements("latency", [beside], required=[beside.name])
     store = EvidenceFiles(tmp_path, FakeClock())

@@ -160,7 +160,7 @@ def test_a_server_that_ends_slower_than_the_answer_is_waited_for_is_capacity_tha
 
 def test_a_server_that_does_not_end_is_a_failed_rollback_that_says_what_is_safe(world: World) -> None:
     world.traffic.end = lambda *, token: None  # type: ignore[method-assign]
-    with pytest.raises(RollbackFailed, match="traffic and registry are restored.*process 1"):
+    with pytest.raises(RollbackFailed, match=r"traffic and registry are restored.*process 1"):
         rolled_back(world)
     assert in_line(world)
 

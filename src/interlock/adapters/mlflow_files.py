@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 from interlock.errors import ArtifactError, ServiceUnavailable
+from interlock.model.digest import artifact_digest
 from interlock.model.release import ModelVersion
-from interlock.serving.digest import artifact_digest
 
 
 class MlflowFiles:

@@ -30,12 +30,15 @@ class MlflowRegistry:
 
     def read_versions(self, name: str) -> Sequence[RegisteredVersion]:
         """Every version of the model, most recently changed first; empty when there is no such model."""
+        # MLflow's filters know no escape, and a name cut short by its own quote would find nothing, without an error.
+        quote = '"' if "'" in name else "'"
+        if quote in name:
+            raise ServiceRefused(f"model {name!r} has both kinds of quotes in its name, which MLflow cannot search for: rename it")
         aliases, versions, page = self._aliases(name), [], ""
         while True:
-            quoted = name.replace("'", "''")
             answer = self._service.get(
                 f"{_API}/model-versions/search",
-                filter=f"name='{quoted}'",
+                filter=f"name={quote}{name}{quote}",
                 order_by="last_updated_timestamp DESC",
                 max_results=200,
                 **({"page_token": page} if page else {}),

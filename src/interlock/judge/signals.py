@@ -33,7 +33,8 @@ from interlock.judge.tally import COMPARED, DIFFERING, Tally
 from interlock.model.journal import Arm
 
 SLO_SIGNALS = ("slo_error_share", "slo_p99")
-RECENT_WINDOW_COUNT = 2
+RECENT_WINDOW_COUNT = 3
+RECENT_MIN_COUNT = 20  # fewer pairs make a mean that jumps about
 SLO_SIGNAL_WEIGHT = SLO_WEIGHT / len(SLO_SIGNALS)
 
 
@@ -73,7 +74,9 @@ def read_divergence(tally: Tally, policy: JudgePolicy) -> SignalReading:
             return float(log_mixture(growth * log_products, bets)) >= math.log(1 / policy.beta)
 
     more = more_needed(count, proves) if count else _clean_need(policy, signal.name)
-    return _reading(signal, policy, _Evidence(mean, count, log_e, bounds, more, _recent_mean(tally.divergence, DIVERGENCE_NODES)))
+    return _reading(
+        signal, policy, _Evidence(mean, count, log_e, bounds, more, _recent_mean(tally.divergence, DIVERGENCE_NODES, units=UNITS_PER_PAIR))
+    )
 
 
 def read_errors(tally: Tally, policy: JudgePolicy) -> SignalReading:
@@ -153,14 +156,15 @@ def _log_e_over_windows(grid: CountGrid, points: Floats, bets: Bets, policy: Jud
     return log_mixture_restarting(growth, windows, bets=bets, planned_window_count=policy.planned_window_count)
 
 
-def _recent_mean(grid: CountGrid, points: Floats) -> float | None:
-    """Mean of the datum over the last windows: what a person should see when a fault began late."""
+def _recent_mean(grid: CountGrid, points: Floats, *, units: int = 1) -> float | None:
+    """The largest mean of the datum over the last one, two or three windows: what a person should see when a fault began late."""
     cells = np.flatnonzero(grid.totals()).astype(np.int64)
     windows, counts = grid.by_window(cells)
     if not windows.size:
         return None
-    recent = counts[windows > windows.max() - RECENT_WINDOW_COUNT].sum(axis=0)
-    return float(recent @ points[cells]) / float(recent.sum())
+    latest = [counts[windows > windows.max() - width].sum(axis=0) for width in range(1, RECENT_WINDOW_COUNT + 1)]
+    enough = [recent for recent in latest if recent.sum() >= RECENT_MIN_COUNT * units]
+    return max((float(recent @ points[cells] / recent.sum()) for recent in enough), default=None)
 
 
 def _excess_bounds(counts: Floats, ratio: float, *, beta: float) -> tuple[float, float] | None:

@@ -66,7 +66,7 @@ def _changing(call: Call, token: str) -> Callable[[Request], Awaitable[Response]
             return JSONResponse(await run_in_threadpool(call, body))
         except ReleaseError as error:
             return _refusal(error)
-        except (LookupError, TypeError, ValueError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             return JSONResponse({"error": "ServiceRefused", "message": f"the request body is not usable: {error!r}"}, status_code=400)
 
     return endpoint

@@ -12,6 +12,7 @@ from typing import Literal
 import httpx
 
 from interlock.errors import ServiceRefused
+from interlock.model.digest import artifact_digest
 from interlock.model.plane import ServerState
 from interlock.model.release import ModelVersion
 from interlock.plane.process import ManagedProcess, choose_port
@@ -54,6 +55,8 @@ class ModelServers:
         directory = self._models / version.digest.removeprefix("sha256:")
         if not directory.is_dir():
             raise ServiceRefused(f"the files of {version.label} ({version.digest}) are not in {self._models}: fetch the version first")
+        if (found := artifact_digest(directory)) != version.digest:
+            raise ServiceRefused(f"the files of {version.label} in {directory} have {found}, judged was {version.digest}: fetch them again")
         with self._lock:
             if (loaded := self._loaded.get(version.label)) is not None:
                 if loaded.version != version:

@@ -32,8 +32,8 @@ from granian.constants import HTTPModes
 from granian.server.embed import Server
 
 from interlock.errors import ArtifactError, StateError
+from interlock.model.digest import artifact_digest
 from interlock.model.release import ModelVersion
-from interlock.serving.digest import artifact_digest
 from interlock.serving.endpoints import Endpoints
 
 log = logging.getLogger("interlock.model_server")
@@ -55,8 +55,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     version = ModelVersion(options.name, options.version, options.digest)
-    # Importing code that came with the artifact would write __pycache__ into it, and the digest would not match at the next start.
-    sys.dont_write_bytecode = True
     # Some flavors read their files only when asked to predict: what was fetched stays until the end.
     with tempfile.TemporaryDirectory(prefix="interlock-model-", ignore_cleanup_errors=True) as scratch:
         try:
@@ -95,6 +93,9 @@ def _load(model: str, version: ModelVersion, *, scratch: Path, threads: int) -> 
     # Importing mlflow takes seconds: a wrong digest or a taken port is told before.
     from interlock.serving.scoring import MLFLOW_VERSION, load_scorer
 
+    # Importing code that came with the artifact would write __pycache__ into it, and the digest would not match at the next start. Not set
+    # before mlflow was imported: a fresh installation gets its byte code then, which makes later starts faster.
+    sys.dont_write_bytecode = True
     scorer = load_scorer(directory)
     log.info("%s loaded in %.1f s from %s (%s), pid %d", version.label, time.monotonic() - started, directory, version.digest, os.getpid())
     return Endpoints(scorer.answer, version=version, mlflow_version=MLFLOW_VERSION, threads=threads)

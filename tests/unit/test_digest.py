@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from interlock.errors import ArtifactError
-from interlock.serving.digest import artifact_digest
+from interlock.model.digest import artifact_digest
 
 
 @pytest.fixture

@@ -1,0 +1,122 @@
+"""An Envoy admin and model servers in memory, for the plane's controller: Envoy as far as the controller can see it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from interlock.adapters.fakes import FakeClock
+from interlock.errors import ServiceRefused, ServiceUnavailable
+from interlock.model.plane import CaptureCounts, ServerState
+from interlock.model.release import ModelVersion
+from interlock.plane.controller import PlaneController
+from interlock.plane.endpoints import endpoints_path
+from interlock.plane.envoy_admin import EnvoyAdmin, EnvoySplit, ObservedEndpoint
+from interlock.plane.envoy_settings import ENDPOINT_CLUSTERS
+from interlock.plane.model_servers import ModelServers
+
+
+class FakeAdmin(EnvoyAdmin):
+    """Does what it is asked at once and takes endpoint files over. Faults: `deaf`, `blind` (to endpoint files), `down`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.split = EnvoySplit(0, is_mirroring=False, is_quiet=True)
+        self.deaf = self.blind = self.down = False
+        self.counts = CaptureCounts(1, 2, 3)
+
+    def set_split(self, weight_bps: int, *, mirror: bool, quiet: bool) -> None:
+        self._answer()
+        if not self.deaf:
+            self.split = EnvoySplit(weight_bps, is_mirroring=mirror, is_quiet=quiet)
+
+    def observe_split(self) -> EnvoySplit:
+        self._answer()
+        return self.split
+
+    def capture_counts(self) -> CaptureCounts:
+        self._answer()
+        return self.counts
+
+    def observed_endpoints(self) -> dict[str, tuple[ObservedEndpoint, ...]]:
+        self._answer()
+        return {cluster: () if self.blind else self.endpoints(cluster) for cluster in ENDPOINT_CLUSTERS}
+
+    def endpoints(self, cluster: str) -> tuple[ObservedEndpoint, ...]:
+        """What the endpoint file of a cluster says."""
+        (assignment,) = json.loads(endpoints_path(self._directory, cluster).read_text())["resources"]
+        return tuple(
+            ObservedEndpoint(
+                entry["endpoint"]["address"]["socket_address"]["address"],
+                entry["endpoint"]["address"]["socket_address"]["port_value"],
+                entry["endpoint"]["hostname"],
+                locality["priority"],
+                is_healthy=True,
+            )
+            for locality in assignment["endpoints"]
+            for entry in locality["lb_endpoints"]
+        )
+
+    def _answer(self) -> None:
+        if self.down:
+            raise ServiceUnavailable("Envoy's admin does not answer")
+
+
+class FakeServers(ModelServers):
+    """Servers that are ready as soon as they are loaded, unless a test says otherwise. `unloaded` is what was stopped, in order."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, ModelVersion] = {}
+        self.ports: dict[str, int] = {}
+        self.not_ready: set[str] = set()
+        self.died: dict[str, str] = {}
+        self.unloaded: list[str] = []
+        self.restarted: list[str] = []
+
+    def load(self, version: ModelVersion, *, server: str, thread_count: int) -> None:
+        if server not in ("interlock", "mlflow"):
+            raise ServiceRefused(f"serving.server is {server!r}")
+        self.loaded[version.label] = version
+        self.ports.setdefault(version.label, 20_000 + len(self.ports))
+
+    def unload(self, version: ModelVersion) -> None:
+        if self.loaded.pop(version.label, None):
+            self.unloaded.append(version.label)
+
+    def observe(self, version: ModelVersion | None) -> ServerState | None:
+        if version is None or version.label not in self.loaded:
+            return None
+        ready = version.label not in self.not_ready
+        return ServerState(version, 1, self.ports[version.label], ready=ready, resident_mib=200.0, restart_count=0)
+
+    def watch(self, *, may_restart: Callable[[ModelVersion], bool]) -> None:
+        self.restarted += [label for label, version in self.loaded.items() if label in self.died and may_restart(version)]
+
+    def failure(self, version: ModelVersion) -> str | None:
+        return self.died.get(version.label)
+
+
+@dataclass
+class FakePlane:
+    """A controller over both, and how to start it again as after a crash of the supervisor."""
+
+    root: Path
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    def __post_init__(self) -> None:
+        self.admin, self.servers = FakeAdmin(self.root / "envoy"), FakeServers()
+        self.controller = self.restarted()
+
+    @property
+    def state_file(self) -> Path:
+        return self.root / "plane.json"
+
+    def restarted(self) -> PlaneController:
+        """A new controller with the memory of the old one's state file."""
+        return PlaneController(
+            admin=self.admin,
+            servers=self.servers,
+            endpoints_directory=self.root / "envoy",
+            state_file=self.state_file,
+            clock=self.clock,
+        )

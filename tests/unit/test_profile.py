@@ -1,0 +1,160 @@
+"""Release profiles are read strictly: every trap of YAML and every number that decides nothing is refused in one sentence."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from interlock.errors import PolicyError
+from interlock.profile.reader import list_profiles, parse_profile, profiles_directory, read_profile
+from tests.worlds import PROFILES
+
+GOOD = (PROFILES / "short.yaml").read_text(encoding="utf-8")
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(PolicyError) as caught:
+        parse_profile(text, source="p.yaml")
+    message = str(caught.value)
+    assert message.startswith("profile p.yaml: ")
+    assert "\n" not in message
+    return message
+
+
+def changed(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1, old
+    return GOOD.replace(old, new)
+
+
+def test_a_good_profile_is_read_with_the_digest_of_its_text() -> None:
+    loaded = parse_profile(GOOD, source="p.yaml")
+    assert loaded.profile.name == "short"
+    assert loaded.text == GOOD
+    assert re.fullmatch("sha256:[0-9a-f]{64}", loaded.digest)
+    assert parse_profile(GOOD + "# a comment\n", source="p.yaml").digest != loaded.digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        pytest.param("beta: 0.05", "beta: yes", ["judge.beta", "yes"], id="yes is no number"),
+        pytest.param("beta: 0.05", "beta: true", ["judge.beta"], id="true is no number"),
+        pytest.param("beta: 0.05", "beta: '1.0'", ["judge.beta", "1.0"], id="a number in quotes is text"),
+        pytest.param("beta: 0.05", "beta: .nan", ["judge.beta is nan", "finite"], id="nan"),
+        pytest.param("beta: 0.05", "beta: .NaN", ["judge.beta is nan", "finite"], id="nan in capitals"),
+        pytest.param("beta: 0.05", "beta: .inf", ["judge.beta is inf", "finite"], id="infinity"),
+        pytest.param("beta: 0.05", "beta: 1e400", ["judge.beta is inf", "finite"], id="a number too large for a float"),
+        pytest.param("beta: 0.05", "beta: ", ["judge.beta"], id="a number left out"),
+        pytest.param("beta: 0.05", "beta: null", ["judge.beta"], id="null is no number"),
+        pytest.param("beta: 0.05", "beta: [0.05]", ["judge.beta"], id="a list is no number"),
+        pytest.param("beta: 0.05", "beta: 0.5", ["judge.beta", "0.2"], id="a beta that would pass half of the bad ones"),
+        pytest.param("beta: 0.05", "beta: 0", ["judge.beta"], id="a beta of nothing"),
+        pytest.param("lease_seconds: 10.0", "lease_seconds: 5:00", ["canary.lease_seconds", "5:00"], id="5:00 is not 300"),
+        pytest.param("lease_seconds: 10.0", "lease_seconds: 1_0", ["canary.lease_seconds"], id="an underscore in a number"),
+        pytest.param("lease_seconds: 10.0", "lease_seconds: 3600", ["canary.lease_seconds", "60"], id="a lease of an hour"),
+        pytest.param("thread_count: 1", "thread_count: 0x10", ["thread_count"], id="a hexadecimal number"),
+        pytest.param("thread_count: 1", "thread_count: 010", ["thread_count"], id="an octal number"),
+        pytest.param("thread_count: 1", "thread_count: 1.0", ["thread_count"], id="a count with a fraction"),
+        pytest.param("thread_count: 1", f"thread_count: {'9' * 5000}", ["p.yaml"], id="a number of five thousand digits"),
+        pytest.param("better: higher", "better: smaller", ["better", "smaller"], id="a direction misspelt"),
+        pytest.param("better: higher", "better: lower", ["roc_auc", "higher"], id="a direction that does not fit the metric"),
+        pytest.param("name: roc_auc", "name: auc", ["auc"], id="an unknown metric"),
+        pytest.param("weight_bps: 5000", "weight_bps: 1000", ["climb", "[1000, 1000]"], id="weights that do not climb"),
+        pytest.param("weight_bps: 5000", "weight_bps: 500", ["climb", "[1000, 500]"], id="weights that fall"),
+        pytest.param("weight_bps: 5000", "weight_bps: 10000", ["weight_bps", "10000"], id="all traffic is no step"),
+        pytest.param("weight_bps: 1000", "weight_bps: 0", ["weight_bps"], id="no traffic is no step"),
+        pytest.param("divergence: {tolerance: 0.2, weight: 0.35}", "divergence: {tolerance: 0.2, weight: 0.3}", ["0.95"], id="weights sum"),
+        pytest.param("regression_scale: null", "regression_scale: 1.0", ["regression_scale"], id="a scale for a probability"),
+        pytest.param("output_type: probability", "output_type: regression", ["regression_scale"], id="a regression without scale"),
+        pytest.param("columns: [x]", "columns: [x, x]", ["x"], id="a column named twice"),
+        pytest.param("columns: [x]", "columns: []", ["columns"], id="no column"),
+        pytest.param("max_row_count: 1000", "max_row_count: 10", ["max_row_count"], id="a drift gate no data could satisfy"),
+        pytest.param("schema_version: release-profile/v1", "schema_version: release-profile/v2", ["schema_version"], id="another schema"),
+        pytest.param("name: short", "name: ../x", ["name"], id="a name that is a path"),
+        pytest.param("alpha: 0.01", "alpha: 0.01\n  alhpa: 0.02", ["judge.alhpa"], id="an unknown key is named"),
+        pytest.param("alpha: 0.01", "alhpa: 0.01", ["judge.alhpa", "and 1 more"], id="a misspelt key is named before the missing one"),
+        pytest.param("name: short", "name: short\nname: short", ["'name'", "twice"], id="a key given twice"),
+        pytest.param("alpha: 0.01", "alpha: 0.01\n  alpha: 0.1", ["'alpha'", "twice", "line"], id="a nested key given twice"),
+        pytest.param("slack_ms: 10.0,", "slack_ms: 10.0, slack_ms: 99.0,", ["'slack_ms'", "twice"], id="twice in one line"),
+        pytest.param("alpha: 0.01", "<<: {alpha: 0.1}\n  alpha: 0.01", ["<<"], id="a merge key is unknown"),
+        pytest.param("description: For", "description: !!python/object/apply:os.system [id] # For", ["python"], id="a Python tag"),
+        pytest.param("description: For", "? [a, b]\n: 1\ndescription: For", ["p.yaml"], id="a list as a key"),
+        pytest.param("recovery_time_objective_seconds: 300.0", "recovery_time_objective_seconds: 301", ["300"], id="an objective too long"),
+        pytest.param("\nrecovery_time_objective_seconds: 300.0", "", ["recovery_time_objective_seconds"], id="no objective at all"),
+    ],
+)
+def test_a_trap_is_refused_and_named(old: str, new: str, words: list[str]) -> None:
+    message = refusal(changed(old, new))
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="an empty file"),
+        pytest.param("# only a comment\n", id="only a comment"),
+        pytest.param("- a\n- b\n", id="a list"),
+        pytest.param("just text", id="text"),
+        pytest.param("{", id="broken YAML"),
+        pytest.param("a: b: c", id="two colons"),
+        pytest.param("\x00\x01\x02", id="control characters"),
+        pytest.param(GOOD + "---\n" + GOOD, id="two documents"),
+        pytest.param("[" * 20_000, id="nested without end"),
+        pytest.param("{a: " * 5_000 + "1" + "}" * 5_000, id="mappings in mappings"),
+    ],
+)
+def test_what_is_no_profile_is_refused(text: str) -> None:
+    refusal(text)
+
+
+def test_aliases_of_aliases_are_refused_before_they_grow() -> None:
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
+    assert "alias" in refusal(bomb)
+    assert "alias" in refusal(changed("alpha: 0.01", "alpha: &a 0.01").replace("beta: 0.05", "beta: *a"))
+
+
+def test_every_gate_is_required() -> None:
+    for gate in ("evaluation", "latency", "memory", "drift"):
+        assert gate in refusal(re.sub(rf"\n  {gate}:", f"\n  not_{gate}:", GOOD, count=1))
+    assert "jugde" in refusal(GOOD.replace("judge:", "jugde:"))
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("INTERLOCK_PROFILES_DIR", str(tmp_path))
+    (tmp_path / "short.yaml").write_text(GOOD, encoding="utf-8")
+    (tmp_path / "standard.yaml").write_text(GOOD, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["unknown", "../x", "short.yaml", "/etc/passwd", "", "SHORT", "short\n", "a" * 300, "short\0", "."])
+def test_a_name_that_is_none_is_refused_with_the_names_there_are(directory: Path, name: str) -> None:
+    (directory.parent / "x.yaml").write_text(GOOD, encoding="utf-8")
+    with pytest.raises(PolicyError, match="known: short, standard"):
+        read_profile(name)
+
+
+def test_profiles_are_found_where_the_environment_says(directory: Path) -> None:
+    assert read_profile("short").profile.name == "short"
+    assert list_profiles() == ["short", "standard"]
+    assert profiles_directory() == directory
+
+
+def test_a_directory_without_profiles_says_that_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERLOCK_PROFILES_DIR", str(tmp_path / "gone"))
+    with pytest.raises(PolicyError, match="known: none"):
+        read_profile("short")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00garbage\x80", bytes(range(256)) * 50], ids=["a wrong encoding", "binary garbage"])
+def test_bytes_that_are_no_text_are_refused(directory: Path, content: bytes) -> None:
+    (directory / "short.yaml").write_bytes(content)
+    with pytest.raises(PolicyError, match="cannot be read"):
+        read_profile("short")
+
+
+def test_a_profile_that_became_a_directory_is_no_profile(directory: Path) -> None:
+    (directory / "short.yaml").unlink()
+    (directory / "short.yaml").mkdir()
+    with pytest.raises(PolicyError, match="no release profile 'short'"):
+        read_profile("short")
