@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from interlock.adapters.fakes import FakeClock, FakeEvidence, FakeJournal, FakeRegistry, FakeTraffic
 from interlock.control.session import ReleaseSession, Services
-from interlock.errors import ArtifactError
+from interlock.errors import ArtifactError, ServiceUnavailable
 from interlock.model.journal import Arm, Leg, Role
 from interlock.model.release import ModelVersion, Release
 from interlock.profile.reader import LoadedProfile, parse_profile
@@ -65,8 +65,11 @@ class FakeModel:
         return self.change(frame["x"].to_numpy(dtype=float).copy())
 
 
+@dataclass(frozen=True)
 class FakeSender:
-    """Every request is answered well."""
+    """Every request is answered well, unless it fails."""
+
+    fails: bool = False
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +79,8 @@ class FakeSender:
 
     def send(self, payload: bytes) -> None:
         assert payload
+        if self.fails:
+            raise ServiceUnavailable("connection refused")
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class World:
     models: dict[str, FakeModel] = field(default_factory=lambda: {"1": FakeModel(), "2": FakeModel()})
     drift_distance: float = 0.1
     candidate_prediction: float = 0.3
+    failing_sender: int = 0  # counted as the gates open them: the candidate's for latency, the incumbent's, the candidate's for memory
     has_users: bool = True
     while_time_passes: Callable[[], None] = lambda: None
 
@@ -109,7 +115,7 @@ class World:
         self.registry.add("late", "2", "Staging")
         self.registry.champions["late"] = "1"
         self.clock.on_sleep = self._pass_time
-        self._request_count = 0
+        self._request_count = self._opened_senders = 0
         self._owed_requests = self._owed_to_candidate = 0.0
 
     def services(self) -> Services:
@@ -123,7 +129,7 @@ class World:
             read_rows=lambda _: _rows(),
             load_model=lambda directory: self.models[directory.name[0]],
             measure_drift=self._measure_drift,
-            open_sender=lambda _: FakeSender(),
+            open_sender=self._open_sender,
             page_url="http://page",
         )
 
@@ -142,6 +148,11 @@ class World:
     def _open_journal(self) -> FakeJournal:
         self.journal.waiting.clear()
         return self.journal
+
+    def _open_sender(self, port: int) -> FakeSender:
+        assert port
+        self._opened_senders += 1
+        return FakeSender(fails=self._opened_senders == self.failing_sender)
 
     def _measure_drift(self, reference: pd.DataFrame, current: pd.DataFrame, *, columns: Sequence[str]) -> Drifted:
         assert len(reference) == len(current)

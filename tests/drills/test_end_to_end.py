@@ -134,6 +134,15 @@ def test_every_gate_and_every_tick_can_be_read_in_the_prefect_ui_and_the_evidenc
     assert httpx.get(f"{stack.addresses.page_url}/releases/{release_id}/e-values.svg").status_code == 200
 
 
+def test_a_candidate_served_by_mlflow_models_serve_is_released_like_any_other(stack: Stack) -> None:
+    version = register(stack.better, MODEL_NAME, tracking_uri=stack.addresses.mlflow_url)
+    name, message = stack.release(version, profile="served-by-mlflow")
+    assert name == Decision.PROMOTED, message
+    assert stack.incumbent_serves()
+    serving = [" ".join(p.cmdline()) for p in family(stack.addresses.supervisor_pid) if "models serve" in " ".join(p.cmdline())]
+    assert serving, "the incumbent should be served by mlflow models serve now"
+
+
 @pytest.mark.parametrize(
     ("version", "profile", "state", "words"),
     [

@@ -1,0 +1,416 @@
+"""The stories as Prefect runs them: a release ends as Promoted, Held, Rejected or RolledBack, and never with the candidate in traffic."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from prefect.client.schemas.objects import State
+
+from flows.release import release
+from flows.rollback import rollback
+from interlock.adapters.fakes import FakeEvidence
+from interlock.errors import EvidenceError, ServiceUnavailable
+from interlock.model.release import ModelVersion
+from tests.worlds import CANDIDATE, INCUMBENT, World
+
+
+def run(profile_name: str = "short", version: str = "2") -> State[Any]:
+    state: State[Any] = release("late", version, profile_name, return_state=True)
+    return state
+
+
+def at_weight(world: World, weight_bps: int, act: Callable[[], None]) -> None:
+    """Do something once, in the first second in which the candidate has this share."""
+    done = [False]
+
+    def look() -> None:
+        if world.traffic.weight_bps == weight_bps and not done[0]:
+            done[0] = True
+            act()
+
+    world.while_time_passes = look
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def act(*_: object) -> None:
+        raise error
+
+    return act
+
+
+def is_back_to_the_incumbent(world: World, *, candidate_stage: str = "Archived") -> bool:
+    traffic, registry = world.traffic, world.registry
+    assert (traffic.incumbent, traffic.candidate, traffic.weight_bps, traffic.mirroring) == (INCUMBENT, None, 0, False)
+    assert (traffic.release_id, registry.champions["late"]) == (None, "1")
+    assert registry.versions[("late", "1")].stage == "Production"
+    assert registry.versions[("late", "2")].stage == candidate_stage
+    return True
+
+
+def tags(world: World) -> Mapping[str, str]:
+    return world.registry.versions[("late", "2")].tags
+
+
+def gates(world: World) -> dict[str, str]:
+    return {record["gate"]: record["outcome"] for record in world.records("gate")}
+
+
+ALL_PASS = dict.fromkeys(("evaluation", "latency", "memory", "drift"), "PASS")
+
+
+def test_a_good_candidate_is_promoted_through_every_phase(world: World, prefect_url: str, tmp_path: Path) -> None:
+    state = run()
+    assert (state.name, state.is_completed()) == ("Promoted", True), state.message
+    assert "proved within tolerance" in str(state.message)
+    traffic, registry = world.traffic, world.registry
+    assert (traffic.incumbent, traffic.candidate, traffic.weight_bps, traffic.release_id) == (CANDIDATE, None, 0, None)
+    assert (registry.champions["late"], registry.versions[("late", "2")].stage) == ("2", "Production")
+    assert registry.versions[("late", "1")].stage == "Archived"
+    assert gates(world) == ALL_PASS
+    assert [record["weight_bps"] for record in world.records("phase")] == [0, 1000, 5000, 10_000]
+    kinds = list(dict.fromkeys(record["kind"] for record in next(iter(world.evidence.records.values()))))
+    assert kinds == ["intake", "loaded", "data", "gate", "phase", "tick", "final look", "promoted", "finalised", "decision"]
+    (intake,) = world.records("intake")
+    assert intake["candidate_digest"] == CANDIDATE.digest
+    assert re.fullmatch("sha256:[0-9a-f]{64}", intake["profile_digest"])
+    assert tags(world)["interlock.decision"] == "Promoted"
+    release_id = tags(world)["interlock.release"]
+    assert "<svg" in (tmp_path / "evidence" / f"{release_id}.svg").read_text()
+    found = httpx.post(f"{prefect_url}/artifacts/filter", json={"limit": 200}, timeout=60).json()
+    keys = {artifact["key"].removeprefix(f"{release_id.lower()}-") for artifact in found}
+    assert {"gates", "ticks-0", "ticks-1", "ticks-2", "ticks-3", "e-values", "decision"} <= keys
+
+
+def test_a_gate_that_fails_rejects_and_still_all_gates_are_judged(world: World) -> None:
+    world.models["2"].change = lambda answers: 1 - answers
+    state = run()
+    assert state.name == "Rejected"
+    assert str(state.message).startswith("evaluation: roc_auc")
+    assert gates(world) == ALL_PASS | {"evaluation": "FAIL"}
+    assert is_back_to_the_incumbent(world)
+    assert world.records("phase") == [], "no user and no copy reached it"
+
+
+def test_a_gate_that_can_say_nothing_holds(world: World) -> None:
+    world.models["2"].change = lambda answers: answers * np.nan
+    state = run()
+    assert state.name == "Held"
+    assert gates(world)["evaluation"] == "INCONCLUSIVE"
+    assert len(gates(world)) == 4
+    assert is_back_to_the_incumbent(world)
+
+
+def test_t27_a_gate_that_raises_holds_with_its_reason(world: World) -> None:
+    def broken(answers: Any) -> Any:
+        raise MemoryError("out of memory in predict")
+
+    world.models["2"].change = broken
+    state = run()
+    assert state.name == "Held"
+    assert "out of memory in predict" in str(state.message)
+
+
+def test_an_incumbent_that_fails_in_the_latency_gate_holds_although_there_is_no_limit_to_compare_with(world: World) -> None:
+    """The limit beside the incumbent is not a number then, and evidence must be able to say so."""
+    world.failing_sender = 2
+    state = run()
+    assert state.name == "Held", state.message
+    assert gates(world) == ALL_PASS | {"latency": "INCONCLUSIVE"}
+    assert None in [m["limit"] for record in world.records("gate") for m in record["measurements"]]
+
+
+def test_a_candidate_that_fails_one_arm_of_the_load_is_rejected(world: World) -> None:
+    world.failing_sender = 1
+    state = run()
+    assert state.name == "Rejected", state.message
+    assert gates(world)["latency"] == "FAIL"
+
+
+def test_divergence_in_mid_canary_rolls_back(world: World) -> None:
+    def drift() -> None:
+        world.candidate_prediction = 0.95
+
+    at_weight(world, 1000, drift)
+    state = run()
+    assert (state.name, state.is_completed()) == ("RolledBack", True)
+    assert "divergence" in str(state.message)
+    assert is_back_to_the_incumbent(world)
+    assert [step["step"] for step in world.records("rollback")[0]["steps"]] == ["traffic", "registry", "capacity"]
+    assert max(record["weight_bps"] for record in world.records("phase")) == 1000
+
+
+def test_divergence_in_the_bake_rolls_back_traffic_and_registry(world: World) -> None:
+    def drift() -> None:
+        world.candidate_prediction = 0.95
+
+    at_weight(world, 10_000, drift)
+    state = run()
+    assert state.name == "RolledBack"
+    assert world.records("promoted")
+    assert is_back_to_the_incumbent(world)
+
+
+def test_t12_what_is_not_proved_at_the_deadline_is_held(world: World) -> None:
+    state = run("hopeless")
+    assert state.name == "Held"
+    assert world.records("final look")[0]["outcome"] == "INSUFFICIENT"
+    assert world.records("promoted") == []
+    assert is_back_to_the_incumbent(world)
+
+
+def test_t02_without_traffic_nobody_is_promoted(world: World) -> None:
+    world.has_users = False
+    state = run("hopeless")
+    assert (state.name, "n=0" in str(state.message)) == ("Held", True)
+    assert is_back_to_the_incumbent(world)
+
+
+def test_traffic_that_dries_up_is_held_for_lack_of_evidence(world: World) -> None:
+    def leave() -> None:
+        world.has_users = False
+
+    at_weight(world, 5000, leave)
+    state = run()
+    assert (state.name, "LACK_OF_EVIDENCE" in str(state.message)) == ("Held", True)
+    assert is_back_to_the_incumbent(world)
+
+
+def test_a_corrupt_artifact_is_rejected_at_intake_and_research_finds_the_reason(world: World) -> None:
+    world.files.refused = "late/2 has no signature: log the model with infer_signature"
+    state = run()
+    assert (state.name, state.message) == ("Rejected", world.files.refused)
+    assert tags(world)["interlock.decision"] == "Rejected"
+    assert "infer_signature" in tags(world)["interlock.reason"]
+    assert is_back_to_the_incumbent(world)
+    assert world.traffic.token == 0, "the plane was never asked for"
+
+
+def test_a_candidate_whose_server_ends_by_itself_is_rejected_with_its_last_words(world: World) -> None:
+    world.traffic.candidate_ready = False
+    world.traffic.dead_reason = "the model server of late/2 ended with exit code 3: no module lightgbm"
+    state = run()
+    assert (state.name, state.message) == ("Rejected", world.traffic.dead_reason)
+    assert is_back_to_the_incumbent(world)
+
+
+def test_a_candidate_that_never_gets_ready_fails_and_the_plane_is_free(world: World) -> None:
+    world.traffic.candidate_ready = False
+    state = run()
+    assert (state.name, state.is_failed()) == ("Failed", True)
+    assert "not ready after" in str(state.message)
+    assert is_back_to_the_incumbent(world)
+
+
+@pytest.mark.parametrize(
+    ("profile_name", "version", "words"),
+    [
+        pytest.param("nope", "2", "no release profile 'nope'; known: hopeless, short", id="an unknown profile"),
+        pytest.param("../short", "2", "known: hopeless, short", id="a path as profile"),
+        pytest.param("short", "9", "no late version 9", id="an unknown version"),
+        pytest.param("short", "1", "late/1 is the incumbent already", id="the incumbent itself"),
+    ],
+)
+def test_what_cannot_be_released_fails_in_one_sentence(world: World, profile_name: str, version: str, words: str) -> None:
+    state = run(profile_name, version)
+    assert (state.name, state.is_failed()) == ("Failed", True)
+    assert words in str(state.message)
+    assert "\n" not in str(state.message)
+    assert world.traffic.release_id is None
+    assert world.registry.versions[("late", "2")].stage == "Staging"
+
+
+def test_t24_a_second_release_fails_and_does_not_disturb_the_first(world: World) -> None:
+    world.traffic.begin("first", lease_seconds=100)
+    state = run()
+    assert state.is_failed()
+    assert "first holds the plane" in str(state.message)
+    assert world.traffic.release_id == "first"
+
+
+def test_t17_an_unhealthy_incumbent_lets_no_release_begin(world: World) -> None:
+    world.traffic.incumbent_ready = False
+    state = run()
+    assert (state.is_failed(), state.message) == (True, "INCUMBENT_UNHEALTHY")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(RuntimeError("a bug"), id="a bug"),
+        pytest.param(ServiceUnavailable("the journal is gone"), id="a service that is gone"),
+        pytest.param(OSError("disk"), id="the operating system"),
+    ],
+)
+def test_an_exception_in_mid_canary_puts_traffic_back_before_it_goes_on(world: World, error: Exception) -> None:
+    at_weight(world, 1000, raising(error))
+    state = run()
+    assert state.is_failed()
+    assert is_back_to_the_incumbent(world)
+    assert str(error) in world.records("failed")[0]["reason"]
+
+
+def test_an_interruption_in_mid_canary_puts_traffic_back(world: World) -> None:
+    at_weight(world, 5000, raising(KeyboardInterrupt()))
+    with pytest.raises(BaseException):  # noqa: B017 - Prefect turns it into its own
+        run().result()
+    assert is_back_to_the_incumbent(world)
+
+
+def test_t35_a_release_whose_record_is_not_durable_does_not_go_on(world: World) -> None:
+    def fill() -> None:
+        world.evidence.full = True
+
+    at_weight(world, 1000, fill)
+    state = run()
+    assert state.is_failed()
+    assert is_back_to_the_incumbent(world)
+
+
+def test_t16_a_plane_that_was_taken_in_mid_canary_ends_the_release_and_is_left_alone(world: World) -> None:
+    def taken() -> None:
+        world.traffic.restore_incumbent(reason="a person")
+        world.traffic.begin("another", lease_seconds=100)
+
+    at_weight(world, 1000, taken)
+    state = run()
+    assert state.name == "RolledBack"
+    assert "held by another" in str(state.message)
+    assert [call for call in world.traffic.calls if call.startswith("restore")] == ["restore: a person"]
+    assert world.traffic.release_id == "another"
+    assert world.registry.versions[("late", "2")].stage == "Staging", "while another release holds the plane the registry is its own"
+
+
+def test_a_plane_that_was_restored_by_a_person_ends_the_release_and_the_registry_follows(world: World) -> None:
+    at_weight(world, 10_000, lambda: world.traffic.restore_incumbent(reason="a person"))
+    state = run()
+    assert state.name == "RolledBack"
+    assert world.registry.champions["late"] == "1"
+    assert world.registry.versions[("late", "2")].stage == "Archived"
+    assert [call for call in world.traffic.calls if call.startswith("restore")] == ["restore: a person"]
+
+
+def test_a_release_that_stood_still_longer_than_its_lease_has_lost_the_plane(world: World) -> None:
+    def stand_still() -> None:
+        world.clock.seconds += 60
+
+    at_weight(world, 1000, stand_still)
+    assert run().name == "RolledBack"
+    assert world.traffic.weight_bps == 0
+
+
+def test_a_registry_that_is_down_at_the_promotion_takes_traffic_back(world: World) -> None:
+    def down() -> None:
+        world.registry.down = True
+        world.while_time_passes = back_after(30)
+
+    def back_after(seconds: float) -> Callable[[], None]:
+        until = world.clock.monotonic() + seconds
+
+        def look() -> None:
+            world.registry.down = world.clock.monotonic() < until
+
+        return look
+
+    def at_promotion(version: str) -> None:
+        down()
+        raise ServiceUnavailable("the registry is down")
+
+    set_champion = world.registry.set_champion
+
+    def first_time_down(name: str, version: str) -> None:
+        if version == "2":
+            at_promotion(version)
+        set_champion(name, version)
+
+    world.registry.set_champion = first_time_down  # type: ignore[method-assign]
+    state = run()
+    assert state.is_failed()
+    assert is_back_to_the_incumbent(world)
+
+
+@pytest.mark.parametrize("where", ["decision", "finalised"])
+def test_what_goes_wrong_after_the_promotion_leaves_registry_and_traffic_on_the_same_version(
+    world: World, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The plane serves the candidate for good by then: a registry put back to the former one would contradict it."""
+    append = FakeEvidence.append
+
+    def full_at(self: FakeEvidence, release_id: str, kind: str, payload: Mapping[str, Any]) -> None:
+        if kind == where:
+            raise ServiceUnavailable("the disk is full")
+        append(self, release_id, kind, payload)
+
+    monkeypatch.setattr(FakeEvidence, "append", full_at)
+    assert run().is_failed()
+    assert world.traffic.incumbent == CANDIDATE
+    assert world.registry.champions["late"] == "2"
+    assert world.registry.versions[("late", "2")].stage == "Production"
+
+
+def test_a_decision_stands_when_its_pictures_cannot_be_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("no space left for a picture")
+
+    monkeypatch.setattr("tasks.conclusion.publish_chart", broken)
+    assert run().name == "Promoted"
+    assert world.traffic.incumbent == CANDIDATE
+
+
+def test_a_first_record_that_cannot_be_written_leaves_the_plane_free(world: World) -> None:
+    world.evidence.append = raising(EvidenceError("the intake cannot be written"))  # type: ignore[method-assign]
+    state = run()
+    assert state.is_failed()
+    assert "intake cannot be written" in str(state.message)
+    assert world.traffic.release_id is None
+
+
+def test_only_an_outage_is_tried_again(world: World) -> None:
+    observe, calls = world.traffic.observe, [0]
+
+    def down_at_first() -> Any:
+        calls[0] += 1
+        if calls[0] == 1:
+            raise ServiceUnavailable("the plane does not answer")
+        return observe()
+
+    world.traffic.observe = down_at_first  # type: ignore[method-assign]
+    assert run("hopeless").name == "Held"
+
+
+def test_the_rollback_flow_restores_whatever_the_plane_does(world: World, prefect_url: str) -> None:
+    session = world.session()
+    world.traffic.set_weight(10_000, lease_seconds=10, token=session.release.token)
+    world.registry.set_champion("late", "2")
+    for _ in range(2):
+        state: State[Any] = rollback("asked for by a person", return_state=True)
+        assert (state.name, state.is_completed()) == ("RolledBack", True)
+        assert "late/1 serves all traffic" in str(state.message)
+        assert is_back_to_the_incumbent(world)
+    found = httpx.post(f"{prefect_url}/artifacts/filter", json={"limit": 200}, timeout=60).json()
+    receipt = next(artifact for artifact in found if artifact["key"] == "rollback-receipt")
+    assert "asked for by a person" in receipt["description"]
+    assert [word in receipt["data"] for word in ("traffic", "registry", "capacity")] == [True] * 3
+
+
+def test_t20_a_rollback_that_was_not_observed_is_failed(world: World) -> None:
+    world.traffic.incumbent = None
+    state: State[Any] = rollback("a drill", return_state=True)
+    assert (state.name, state.is_failed()) == ("Failed", True)
+    assert "page the on-call" in str(state.message)
+
+
+def test_a_rollback_of_an_unreachable_plane_is_failed(world: World) -> None:
+    world.traffic.down = True
+    state: State[Any] = rollback("a drill", return_state=True)
+    assert state.is_failed()
+
+
+def test_a_model_of_another_plane_is_refused(world: World) -> None:
+    world.traffic.incumbent = ModelVersion("other", "1", "sha256:0")
+    state = run()
+    assert state.is_failed()
+    assert "serves other, not late" in str(state.message)
