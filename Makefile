@@ -43,7 +43,7 @@ clean:  ## remove everything that the commands above made
 
 .cache/uv/installed: .cache/python
 	@echo "installing uv $(UV_VERSION)"
-	@"$$(cat .cache/python)" -m pip install -q --disable-pip-version-check --no-warn-script-location --upgrade --target .cache/uv "uv==$(UV_VERSION)"
+	@"$$(cat .cache/python)" -m pip install -q -q --root-user-action=ignore --disable-pip-version-check --no-warn-script-location --upgrade --target .cache/uv "uv==$(UV_VERSION)"
 	@touch $@
 
 .venv/installed: uv.lock pyproject.toml .cache/uv/installed

@@ -121,9 +121,11 @@ def status(
 @profile_app.command("check")
 def profile_check(names: Annotated[list[str] | None, typer.Argument(help="Profiles; without any, all of them.")] = None) -> None:
     """Read release profiles strictly; exit 2 when one is wrong."""
-    from interlock.profile.reader import list_profiles, read_profile
+    from interlock.profile.reader import list_profiles, profiles_directory, read_profile
 
-    for name in names or list_profiles():
+    if not (wanted := names or list_profiles()):
+        raise PolicyError(f"there is no release profile in {profiles_directory()}: nothing was checked")
+    for name in wanted:
         loaded = read_profile(name)
         typer.echo(f"{name}: good, {loaded.digest}")
 

@@ -19,8 +19,8 @@ def print_releases(store: EvidenceStore) -> None:
         records = store.read(release_id)
         if intake := _first(records, "intake"):
             decision = _decision(records)
-            table.add_row(release_id, str(intake["candidate"]), decision[0], decision[1])
-    Console().print(table if table.row_count else "no release yet")
+            table.add_row(release_id, str(intake["candidate"]), *decision)
+    _console().print(table if table.row_count else "no release yet")
 
 
 def print_release(store: EvidenceStore, release_id: str) -> None:
@@ -28,9 +28,9 @@ def print_release(store: EvidenceStore, release_id: str) -> None:
     records = store.read(release_id)
     if not records:
         raise ServiceRefused(f"there is no evidence of a release {release_id!r}: `interlock status` lists what there is")
-    console = Console()
+    console = _console()
     intake = _first(records, "intake") or {}
-    console.print(f"[bold]{release_id}[/bold]: {intake.get('candidate')} against {intake.get('incumbent')}", highlight=False)
+    console.print(f"{release_id}: {intake.get('candidate')} against {intake.get('incumbent')}", style="bold")
     console.print(f"candidate {intake.get('candidate_digest')}\nprofile {intake.get('profile_name')} {intake.get('profile_digest')}")
     gates = Table("gate", "outcome", "measurement", "value", "limit", "n")
     for record in (r for r in records if r["kind"] == "gate"):
@@ -42,7 +42,12 @@ def print_release(store: EvidenceStore, release_id: str) -> None:
         timeline.add_row(str(record["at"])[11:23], record["kind"], _detail(record))
     console.print(timeline)
     name, reason = _decision(records)
-    console.print(f"[bold]{name}[/bold]: {reason}", highlight=False)
+    console.print(f"{name}: {reason}", style="bold")
+
+
+def _console() -> Console:
+    """Reasons come from models and services: they are text, never markup."""
+    return Console(markup=False, highlight=False)
 
 
 def _detail(record: Record) -> str:

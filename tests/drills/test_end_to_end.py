@@ -26,6 +26,7 @@ from interlock.demo.driver import MODEL_NAME, REQUESTS_PER_SECOND, Demo, running
 from interlock.demo.models import TrainedModel, register
 from interlock.demo.scenarios import SCENARIOS
 from interlock.demo.traffic import LiveTraffic
+from interlock.model.plane import PlaneState
 from interlock.model.release import Decision
 from interlock.plane.process import family
 from interlock.plane.state_directory import StackAddresses, StateDirectory
@@ -34,6 +35,8 @@ T = TypeVar("T")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
+ENDED = {"Promoted", "Held", "Rejected", "RolledBack", "Failed", "Crashed", "TimedOut"}
+LEASE_SECONDS = 10.0  # profiles/short.yaml
 PROFILES = Path(__file__).parent / "profiles"
 BETTER, SKEWED = SCENARIOS[0], replace(SCENARIOS[1], fault_after_seconds=1.0)
 
@@ -64,8 +67,15 @@ class Stack:
         prefect = PrefectApi(self.addresses.prefect_url)
         parameters = {"model_name": MODEL_NAME, "version": version, "profile_name": profile}
         run_id = prefect.submit("release/release", parameters, idempotency_key=key or f"test:{version}:{profile}")
-        ended = {"Promoted", "Held", "Rejected", "RolledBack", "Failed", "Crashed", "TimedOut"}
-        return eventually(lambda: prefect.read_state(run_id), lambda state: state[0] in ended, seconds=240)
+        return eventually(lambda: prefect.read_state(run_id), lambda state: state[0] in ENDED, seconds=240)
+
+    def begin_canary(self, model: TrainedModel) -> tuple[str, PlaneState]:
+        """Ask for a release and return its run and the plane as soon as its candidate has live traffic."""
+        version = register(model, MODEL_NAME, tracking_uri=self.addresses.mlflow_url)
+        parameters = {"model_name": MODEL_NAME, "version": version, "profile_name": "short"}
+        run_id = PrefectApi(self.addresses.prefect_url).submit("release/release", parameters, idempotency_key=f"kill:{version}")
+        plane = self.demo.services.traffic
+        return run_id, eventually(plane.observe, lambda state: state.candidate_weight_bps > 0, seconds=180)
 
     def incumbent_serves(self) -> bool:
         """Whether all of 20 requests on the live listener are answered by the registry's champion."""
@@ -182,6 +192,35 @@ def test_the_rollback_command_is_idempotent_and_prints_a_receipt(stack: Stack) -
         assert answer.returncode == 0, answer.stderr
         assert "100 %" in answer.stdout
     assert stack.incumbent_serves()
+
+
+def test_a_candidate_server_that_is_killed_in_the_canary_costs_no_user_request_and_is_rolled_back(stack: Stack) -> None:
+    failed_before = stack.traffic.snapshot().failed_count
+    run_id, plane = stack.begin_canary(stack.better)
+    assert plane.candidate is not None
+    os.kill(plane.candidate.pid, signal.SIGKILL)
+
+    prefect = PrefectApi(stack.addresses.prefect_url)
+    state, message = eventually(lambda: prefect.read_state(run_id), lambda state: state[0] in ENDED, seconds=120)
+    assert state == Decision.ROLLED_BACK, message
+    assert stack.traffic.snapshot().failed_count == failed_before
+    assert stack.incumbent_serves()
+
+
+def test_a_release_that_is_killed_in_the_canary_loses_its_lease_and_no_user_notices(stack: Stack) -> None:
+    failed_before, services = stack.traffic.snapshot().failed_count, stack.demo.services
+    run_id, _ = stack.begin_canary(stack.better)
+    killed_at = time.monotonic()
+    for process in family(stack.addresses.supervisor_pid):
+        if "prefect.engine" in process.cmdline():
+            process.kill()
+
+    eventually(services.traffic.observe, lambda state: state.candidate_weight_bps == 0, seconds=LEASE_SECONDS + 5)
+    assert time.monotonic() - killed_at > 1.0, "the lease should have been what ended it"
+    eventually(services.traffic.observe, lambda state: state.release_id is None and state.candidate is None, seconds=30)
+    assert stack.traffic.snapshot().failed_count == failed_before
+    assert stack.incumbent_serves()
+    eventually(lambda: PrefectApi(stack.addresses.prefect_url).read_state(run_id), lambda state: state[0] == "Crashed", seconds=60)
 
 
 def test_no_user_request_failed_in_all_of_this(stack: Stack) -> None:

@@ -65,7 +65,6 @@ def test_good_profiles_are_checked_with_their_digest(run: Run) -> None:
     assert [line.split(": good, sha256:")[0] for line in out.splitlines()] == ["hopeless", "short"]
 
 
-@pytest.mark.xfail(strict=True, reason="cli.py: a check of no profile at all is good; raise PolicyError when there is none")
 def test_a_check_that_finds_no_profile_at_all_is_not_good(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERLOCK_PROFILES_DIR", str(tmp_path))
     assert run("profile", "check")[0] == 2

@@ -92,7 +92,6 @@ def test_an_unknown_release_is_refused_with_a_way_on() -> None:
         status.print_release(FakeEvidence(), "x")
 
 
-@pytest.mark.xfail(strict=True, reason="status.py gives reasons to rich as markup: escape them there")
 @pytest.mark.parametrize("reason", ["closing [/bold] early", "answers in [a-z] only", "[red]x"])
 def test_a_reason_with_brackets_is_shown_as_it_is(reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     evidence = store(("intake", INTAKE), ("decision", {"decision": "Held", "reason": reason}))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from interlock.adapters.mlflow_registry import MlflowRegistry
 from interlock.control.adoption import adopt_incumbent
@@ -170,14 +171,14 @@ class Demo:
         text = {
             "intake": lambda r: f"release of {r['candidate']} against {r['incumbent']} opened",
             "loaded": lambda r: f"candidate server ready after {r['start_seconds']:.1f} s",
-            "gate": lambda r: f"gate [bold]{r['outcome']}[/bold] {r['reason'][:120]} ...",
+            "gate": lambda r: f"gate [bold]{r['outcome']}[/bold] {escape(r['reason'][:120])} ...",
             "phase": lambda r: f"{r['phase']}: candidate weight {r['weight_bps'] / 100:g} %",
             "fault": lambda r: f"[yellow]fault active in the candidate: {r['fault']}[/yellow]",
             "final look": lambda r: f"final look: {r['outcome']}",
             "promoted": lambda r: f"promoted: champion is version {r['champion']}",
             "rollback": lambda r: f"rolled back: incumbent observed after {r['steps'][0]['elapsed_seconds']:.2f} s",
-            "decision": lambda r: f"[bold]{r['decision']}[/bold]: {r['reason'][:200]}",
-            "failed": lambda r: f"[red]Failed[/red]: {r['reason'][:200]}",
+            "decision": lambda r: f"[bold]{r['decision']}[/bold]: {escape(r['reason'][:200])}",
+            "failed": lambda r: f"[red]Failed[/red]: {escape(r['reason'][:200])}",
         }.get(record["kind"])
         if text:
             self._say(f"  {text(record)}")

@@ -22,6 +22,8 @@ QUIET_LIBRARIES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
     "PYTHONUNBUFFERED": "1",
+    "NO_PROXY": "127.0.0.1,localhost",  # a proxy of the environment has no business between processes of one machine
+    "no_proxy": "127.0.0.1,localhost",
 }
 
 
