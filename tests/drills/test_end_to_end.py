@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -95,17 +96,17 @@ def eventually(read: Callable[[], T], done: Callable[[T], bool], *, seconds: flo
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    os.environ["INTERLOCK_PROFILES_DIR"] = str(PROFILES)
-    root = tmp_path_factory.mktemp("state with a space")
-    state, console = StateDirectory(root), Console(force_terminal=False)
-    with running_stack(state, state / "conditions.json", "short", console) as when_up:
+    state, console = StateDirectory(tmp_path_factory.mktemp("state with a space")), Console(force_terminal=False)
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as running:
+        patch.setenv("INTERLOCK_PROFILES_DIR", str(PROFILES))
+        patch.setenv("DO_NOT_TRACK", "true")
+        when_up = running.enter_context(running_stack(state, state / "conditions.json", "short", console))
         data, incumbent, (better, skewed) = train(state, (BETTER, SKEWED), console)
         addresses = when_up()
         demo = Demo(state, addresses, data, state / "conditions.json", console)
         demo.adopt(incumbent)
-        with LiveTraffic(addresses.live_url, data.live, REQUESTS_PER_SECOND) as traffic:
-            yield Stack(state, addresses, demo, traffic, better, skewed, family(addresses.supervisor_pid))
-    del os.environ["INTERLOCK_PROFILES_DIR"]
+        traffic = running.enter_context(LiveTraffic(addresses.live_url, data.live, REQUESTS_PER_SECOND))
+        yield Stack(state, addresses, demo, traffic, better, skewed, family(addresses.supervisor_pid))
 
 
 def test_a_better_candidate_that_moves_to_staging_ends_promoted_and_serves_everything(stack: Stack) -> None:

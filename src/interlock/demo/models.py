@@ -85,6 +85,7 @@ def register(model: TrainedModel, name: str, *, tracking_uri: str) -> str:
     """
     try:
         mlflow.set_tracking_uri(tracking_uri)
+        mlflow.set_registry_uri(tracking_uri)
         mlflow.set_experiment(name)
         with mlflow.start_run(run_name=model.fault_key), tempfile.TemporaryDirectory() as scratch:
             mlflow.log_params(model.params)
