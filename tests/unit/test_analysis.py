@@ -1,16 +1,20 @@
 """The analysis loop: judges once a second, holds the lease, records, and restores the incumbent before it writes a word."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from interlock.control.analysis import NO_EVIDENCE, Analysis
+from interlock.control.analysis import NO_EVIDENCE, Analysis, described, judge_policy
 from interlock.errors import ConcurrencyError, ServiceUnavailable, TrafficNotConverged
+from interlock.judge.evaluate import judge_final, judge_tick
 from interlock.judge.readings import Judgement, JudgeOutcome
+from interlock.judge.tally import Tally
 from interlock.model.plane import CaptureCounts
 from interlock.plan.phases import Phase, plan_bake, plan_phases
+from interlock.profile.reader import parse_profile
 from tests.worlds import World, read_test_profile
 
 
@@ -58,7 +62,23 @@ def test_a_healthy_candidate_goes_through_all_phases_and_passes_at_the_final_loo
     assert final.outcome is JudgeOutcome.PASS, final.reason
     assert [record["weight_bps"] for record in world.records("phase")] == [0, 1000, 5000]
     assert len(world.records("tick")) == len(canary.ticks) >= 30
-    assert world.records("final look")[0]["tally"]["counters"]["judged"] > 1000
+    assert world.records("counts")[0]["tally"]["counters"]["judged"] > 1000
+
+
+@pytest.mark.parametrize("prediction", [pytest.param(0.3, id="a pass"), pytest.param(0.9, id="a halt")])
+def test_law_9_a_judgement_can_be_computed_again_from_the_evidence_alone(canary: Canary, prediction: float) -> None:
+    world = canary.world
+    world.candidate_prediction = prediction
+    if all(canary.watch(phase).outcome is not JudgeOutcome.HALT for phase in canary.phases):
+        canary.analysis.final_look()
+    kept = json.loads(json.dumps(world.records("counts")[0]["tally"]))
+    decided = json.loads(json.dumps((world.records("final look") or world.records("tick"))[-1]))
+    profile = parse_profile(read_test_profile().text, source="the evidence").profile  # `intake` keeps the text
+    judge = judge_final if world.records("final look") else judge_tick
+    again = judge(Tally.from_dict(kept), judge_policy(profile))
+    computed = json.loads(json.dumps(described(again)))
+    assert computed == {key: decided[key] for key in computed}
+    assert again.outcome is (JudgeOutcome.PASS if prediction == 0.3 else JudgeOutcome.HALT)
 
 
 def test_every_tick_renews_the_lease_and_is_recorded_first(canary: Canary) -> None:
@@ -94,7 +114,7 @@ def test_divergence_halts_and_traffic_is_restored_before_anything_is_written(can
     world.evidence.append, world.traffic.restore_incumbent = noted_append, noted_restore  # type: ignore[method-assign]
     judgement = canary.watch(canary.phases[2])
     assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "divergence")
-    assert order[-2:] == ["restore", "tick HALT"]
+    assert order[-3:] == ["restore", "tick HALT", "counts None"]
     assert world.traffic.weight_bps == 0
     assert world.traffic.calls[-1].startswith("restore"), "a halted release must not renew"
 

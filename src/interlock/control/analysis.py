@@ -65,7 +65,8 @@ class Analysis:
         judgement = judge_final(self._counter.tally, self._policy)
         if judgement.outcome == HALT:
             self._services.traffic.restore_incumbent(reason=judgement.reason)
-        self._session.record("final look", **described(judgement), tally=self._counter.tally.to_dict())
+        self._session.record("final look", **described(judgement))
+        self._record_counts()
         return judgement
 
     def move_to(self, phase: Phase) -> None:
@@ -96,10 +97,16 @@ class Analysis:
         self._session.record("tick", phase=phase.name, **described(judgement), **_infrastructure(state))
         if self._on_tick:
             self._on_tick(phase, judgement)
-        if judgement.outcome != HALT:
+        if judgement.outcome == HALT:
+            self._record_counts()
+        else:
             lease_seconds = self._session.profile.canary.lease_seconds
             self._services.traffic.renew(lease_seconds=lease_seconds, token=self._session.release.token)
         return judgement
+
+    def _record_counts(self) -> None:
+        """The count table behind the judgement just recorded: with the profile's text, all it takes to judge again."""
+        self._session.record("counts", tally=self._counter.tally.to_dict())
 
     def _plane_problem(self, state: PlaneState, phase: Phase, gap_seconds: float) -> Judgement | None:
         """What is wrong with the plane itself, if anything: it halts, whatever the predictions look like."""
