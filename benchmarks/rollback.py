@@ -76,7 +76,7 @@ def run(repeats: int, console: Console) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="interlock-rollback-") as root:
         state = StateDirectory(Path(root))
         conditions = state / "conditions.json"
-        with running_stack(state, conditions, PROFILE_NAME, console) as when_up:
+        with running_stack(state, conditions, [PROFILE_NAME], console) as when_up:
             data, incumbent, (model,) = train(state, SCENARIOS[:1], console)
             addresses = when_up()
             demo = Demo(state, addresses, data, conditions, console)

@@ -6,7 +6,7 @@ from prefect.client.schemas.objects import State
 from interlock.errors import ArtifactError, ConcurrencyError, ReleaseError
 from interlock.model.release import Decision
 from interlock.model.verdict import Outcome, worst
-from tasks.analysis import HALTED, PASSED, decision_of, final_look, open_analysis, plan, plan_last, watch
+from tasks.analysis import HALTED, PASSED, decision_of, final_look, open_analysis, plan, plan_last, watch, watch_bake
 from tasks.conclusion import conclude, failed, lost, rejected_at_intake
 from tasks.drift import drift_gate
 from tasks.evaluation import evaluation_gate
@@ -64,7 +64,7 @@ def _bring_to_traffic(session: ReleaseSession) -> State[str]:
 
     bake = plan_last(session)
     promote(session, analysis, bake)
-    judgement = watch(session, analysis, bake)
+    judgement = watch_bake(session, analysis, bake)
     if judgement.outcome == HALTED:
         return conclude(session, decision_of(judgement), judgement.reason)
     finalise(session)

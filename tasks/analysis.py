@@ -42,6 +42,16 @@ def watch(session: ReleaseSession, analysis: Analysis, phase: Phase) -> Judgemen
     return judgement
 
 
+@task(name="bake", cache_policy=NO_CACHE)
+def watch_bake(session: ReleaseSession, analysis: Analysis, phase: Phase) -> Judgement:
+    """The bake, and one pair deadline more, so that no answer of its last seconds goes unjudged."""
+    judgement = analysis.watch(phase)
+    if judgement.outcome is not HALTED:
+        judgement = analysis.settle()
+    publish_phase(session, phase)
+    return judgement
+
+
 @task(name="final look", cache_policy=NO_CACHE)
 def final_look(session: ReleaseSession, analysis: Analysis) -> Judgement:
     """The one look at which the candidate can pass."""

@@ -4,7 +4,7 @@ from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from interlock.control.rollback import restore_registry
+from interlock.control.rollback import restore_registry, restore_traffic
 from interlock.control.session import ReleaseSession, new_release_id
 from interlock.errors import ReleaseError, ServiceError
 from interlock.model.release import Decision, ModelVersion
@@ -25,6 +25,8 @@ def lost(session: ReleaseSession, reason: str) -> State[str]:
     """The plane was taken from this release: traffic is not ours to touch; the registry is, while nobody else holds the plane."""
     services, release = session.services, session.release
     state = services.traffic.observe()
+    if state.release_id is None and state.candidate_weight_bps > 0:
+        state = restore_traffic(services.traffic, services.clock, reason=reason)  # nobody holds the plane: nobody may have a share
     if state.release_id is None and state.incumbent is not None:
         restore_registry(services.registry, services.clock, incumbent=state.incumbent.version, candidate=release.candidate)
     _note(session, Decision.ROLLED_BACK, reason)

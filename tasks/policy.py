@@ -8,7 +8,8 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from interlock.errors import ServiceUnavailable
-from interlock.profile.reader import LoadedProfile, read_profile
+from interlock.profile.reader import LoadedProfile
+from interlock.wiring import read_allowed_profile
 
 
 def is_unavailable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -21,4 +22,4 @@ def is_unavailable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -
 @task(name="read release profile", cache_policy=NO_CACHE)
 def read_policy(profile_name: str) -> LoadedProfile:
     """The profile, checked whole, with its digest. PolicyError says what is wrong in it."""
-    return read_profile(profile_name)
+    return read_allowed_profile(profile_name)

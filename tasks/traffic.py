@@ -1,12 +1,13 @@
 """Moves of the traffic plane: reserve it, start the candidate, promote, finalise, restore."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from interlock.control.analysis import Analysis
+from interlock.control.plane_rollback import roll_back_plane
 from interlock.control.records import receipt_values
 from interlock.control.rollback import restore_registry, restore_traffic, roll_back
 from interlock.control.session import ReleaseSession, load_candidate, open_session
@@ -21,7 +22,7 @@ from tasks.policy import is_unavailable
 __all__ = ["ReleaseSession", "finalise", "incumbent_kept", "open_release", "promote", "restore", "restore_plane", "start_candidate"]
 
 
-@task(name="open release", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 5], retry_condition_fn=is_unavailable)
+@task(name="open release", cache_policy=NO_CACHE, retries=4, retry_delay_seconds=[2, 5, 15, 30], retry_condition_fn=is_unavailable)
 def open_release(model_name: str, version: str, loaded: LoadedProfile) -> ReleaseSession:
     """Pin the candidate by digest, reserve the plane, and write the first evidence record."""
     session = open_session(open_services(), loaded, model_name=model_name, version=version)
@@ -63,9 +64,10 @@ def incumbent_kept(session: ReleaseSession) -> Iterator[None]:
         state = restore_traffic(services.traffic, services.clock, reason=f"{type(error).__name__}: {error}")
         # Who serves is the plane's to say: after a promotion it is the candidate, and the registry must agree with traffic.
         incumbent = state.incumbent.version if state.incumbent else release.incumbent
-        restore_registry(services.registry, services.clock, incumbent=incumbent, candidate=release.candidate)
-        services.traffic.end(token=release.token)
-        session.record("failed", reason=f"{type(error).__name__}: {error}")
+        with ExitStack() as whatever_fails:  # last in, first out: registry, record, capacity, each tried whatever became of the others
+            whatever_fails.callback(services.traffic.end, token=release.token)
+            whatever_fails.callback(session.record, "failed", reason=f"{type(error).__name__}: {error}")
+            restore_registry(services.registry, services.clock, incumbent=incumbent, candidate=release.candidate)
         raise
 
 
@@ -97,14 +99,13 @@ def restore(session: ReleaseSession, reason: str) -> RollbackReceipt:
     receipt = roll_back(
         services.traffic, services.registry, services.clock, reason=reason, candidate=release.candidate, token=release.token
     )
-    session.record("rollback", **receipt_values(receipt))
+    objective_seconds = session.profile.recovery_time_objective_seconds
+    is_within = receipt.steps[0].elapsed_seconds <= objective_seconds
+    session.record("rollback", **receipt_values(receipt), objective_seconds=objective_seconds, is_within_objective=is_within)
     return receipt
 
 
 @task(name="roll back the plane", cache_policy=NO_CACHE)
 def restore_plane(reason: str) -> RollbackReceipt:
     """The same for whatever the plane does now, with or without a release."""
-    services = open_services()
-    candidate = services.traffic.observe().candidate
-    version = candidate.version if candidate else None
-    return roll_back(services.traffic, services.registry, services.clock, reason=reason, candidate=version, token=None)
+    return roll_back_plane(open_services(), reason=reason)

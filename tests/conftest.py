@@ -7,6 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 _VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+_REMEMBERED = (
+    ("mlflow.tracking._tracking_service.utils", "_tracking_uri"),
+    ("mlflow.tracking._model_registry.utils", "_registry_uri"),
+    ("mlflow.tracking.fluent", "_active_experiment_id"),
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -15,7 +20,6 @@ def forgetful_mlflow() -> Iterator[None]:
     yield
     for name in _VARIABLES:
         os.environ.pop(name, None)
-    if mlflow := sys.modules.get("mlflow"):
-        mlflow.set_tracking_uri("")
-        mlflow.set_registry_uri("")
-        sys.modules["mlflow.tracking.fluent"]._active_experiment_id = None  # type: ignore[attr-defined]
+    for module, name in _REMEMBERED:
+        if module in sys.modules:
+            setattr(sys.modules[module], name, None)

@@ -13,25 +13,35 @@ from interlock.plane.controller import PlaneController
 from interlock.plane.endpoints import endpoints_path
 from interlock.plane.envoy_admin import EnvoyAdmin, EnvoySplit, ObservedEndpoint
 from interlock.plane.envoy_settings import ENDPOINT_CLUSTERS
-from interlock.plane.model_servers import ModelServers
+from interlock.plane.model_servers import CheckedFiles, ModelServers
 
 
 class FakeAdmin(EnvoyAdmin):
-    """Does what it is asked at once and takes endpoint files over. Faults: `deaf`, `blind` (to endpoint files), `down`."""
+    """
+    Does what it is asked at once and takes endpoint files over. Faults: `deaf`, `blind` (to endpoint files), `down`, `broken_split`.
+
+    `split_reads` counts how often the split was read.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.split = EnvoySplit(0, is_mirroring=False, is_quiet=True)
         self.deaf = self.blind = self.down = False
+        self.broken_split = False
+        self.split_reads = 0
         self.counts = CaptureCounts(1, 2, 3)
 
     def set_split(self, weight_bps: int, *, mirror: bool, quiet: bool) -> None:
         self._answer()
         if not self.deaf:
             self.split = EnvoySplit(weight_bps, is_mirroring=mirror, is_quiet=quiet)
+            self.broken_split = False
 
     def observe_split(self) -> EnvoySplit:
         self._answer()
+        self.split_reads += 1
+        if self.broken_split:
+            raise ServiceRefused("Envoy's runtime key is '7', which Interlock did not set; set the split again")
         return self.split
 
     def capture_counts(self) -> CaptureCounts:
@@ -63,7 +73,11 @@ class FakeAdmin(EnvoyAdmin):
 
 
 class FakeServers(ModelServers):
-    """Servers that are ready as soon as they are loaded, unless a test says otherwise. `unloaded` is what was stopped, in order."""
+    """
+    Servers that are ready as soon as they are loaded, unless a test says otherwise. `unloaded` is what was stopped, in order.
+
+    `on_check` is called while the files of a version are read, `on_unload` while a server is stopped.
+    """
 
     def __init__(self) -> None:
         self.loaded: dict[str, ModelVersion] = {}
@@ -72,14 +86,24 @@ class FakeServers(ModelServers):
         self.died: dict[str, str] = {}
         self.unloaded: list[str] = []
         self.restarted: list[str] = []
+        self.on_check: Callable[[], object] = lambda: None
+        self.on_unload: Callable[[], object] = lambda: None
 
-    def load(self, version: ModelVersion, *, server: str, thread_count: int) -> None:
+    def check(self, version: ModelVersion, *, server: str) -> CheckedFiles:
         if server not in ("interlock", "mlflow"):
             raise ServiceRefused(f"serving.server is {server!r}")
+        self.on_check()
+        return CheckedFiles(version, Path("models"), "interlock" if server == "interlock" else "mlflow")
+
+    def load(self, files: CheckedFiles, *, thread_count: int) -> None:
+        version = files.version
+        if self.loaded.get(version.label, version) != version:
+            raise ServiceRefused(f"{version.label} runs with other files")
         self.loaded[version.label] = version
         self.ports.setdefault(version.label, 20_000 + len(self.ports))
 
     def unload(self, version: ModelVersion) -> None:
+        self.on_unload()
         if self.loaded.pop(version.label, None):
             self.unloaded.append(version.label)
 

@@ -131,6 +131,7 @@ class World:
             measure_drift=self._measure_drift,
             open_sender=self._open_sender,
             page_url="http://page",
+            allowed_profiles=("short", "hopeless"),
         )
 
     def session(self, profile: str = "short") -> ReleaseSession:

@@ -34,7 +34,7 @@ def main() -> None:
 @app.command()
 def up(
     model: Annotated[str, typer.Option(help="Registered model that this plane serves.")],
-    profile: Annotated[str, typer.Option(help="Release profile of every release on this plane.")],
+    profile: Annotated[list[str], typer.Option(help="Release profile of what enters Staging; give it again to allow another.")],
     state: State = None,
     live_port: Annotated[int, Port] = 0,
     page_port: Annotated[int, Port] = 0,
@@ -45,11 +45,15 @@ def up(
     from interlock.adapters.clock import SystemClock
     from interlock.plane.state_directory import StackAddresses
     from interlock.plane.supervisor import Supervisor, UpOptions
-    from interlock.wiring import registry_poller, state_directory
+    from interlock.profile.reader import profiles_directory
+    from interlock.wiring import close_release, follow_traffic_at_start, registry_poller, state_directory
 
+    _check_profiles(profile)  # a stack that could not release anything does not start
     console, directory = Console(stderr=True), state_directory(state)
-    options = UpOptions(model, profile, live_port, page_port, mlflow_port, prefect_port)
-    poller = registry_poller(directory, model_name=model, profile_name=profile)  # reads the profile: a wrong one stops here
+    data_directory = Path(os.environ.get("INTERLOCK_DATA_DIR") or directory / "data").absolute()
+    options = UpOptions(
+        model, tuple(profile), profiles_directory().absolute(), data_directory, live_port, page_port, mlflow_port, prefect_port
+    )
 
     def say(text: str) -> None:
         console.print(f"[dim]interlock[/dim] {text}", highlight=False)
@@ -66,7 +70,15 @@ def up(
         console.print(table)
 
     say(f"starting in {directory.root}")
-    supervisor = Supervisor(directory, options, clock=SystemClock(), say=say, poll_registry=poller)
+    supervisor = Supervisor(
+        directory,
+        options,
+        clock=SystemClock(),
+        say=say,
+        poll_registry=registry_poller(directory),
+        on_lost=lambda release_id, candidate: close_release(directory, release_id, candidate),
+        on_start=lambda incumbent: follow_traffic_at_start(directory, incumbent),
+    )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     supervisor.run(on_ready=on_ready)
 
@@ -84,19 +96,10 @@ def adopt(model: str, version: str, state: State = None, server: str = "interloc
 @app.command()
 def rollback(reason: Annotated[str, typer.Option(help="Why, for the record.")] = "asked for by a person", state: State = None) -> None:
     """All traffic to the incumbent, then the registry in line; prints the seconds of each observed step."""
-    from interlock.control.rollback import roll_back
+    from interlock.control.plane_rollback import roll_back_plane
     from interlock.wiring import open_services, state_directory
 
-    services = open_services(state_directory(state))
-    candidate = services.traffic.observe().candidate
-    receipt = roll_back(
-        services.traffic,
-        services.registry,
-        services.clock,
-        reason=reason,
-        candidate=candidate.version if candidate else None,
-        token=None,
-    )
+    receipt = roll_back_plane(open_services(state_directory(state)), reason=reason)
     table = Table("step", "observed", "after seconds", title=f"Rollback to {receipt.incumbent}", title_justify="left")
     for step in receipt.steps:
         table.add_row(step.name, step.observed, f"{step.elapsed_seconds:.3f}")
@@ -121,13 +124,12 @@ def status(
 @profile_app.command("check")
 def profile_check(names: Annotated[list[str] | None, typer.Argument(help="Profiles; without any, all of them.")] = None) -> None:
     """Read release profiles strictly; exit 2 when one is wrong."""
-    from interlock.profile.reader import list_profiles, profiles_directory, read_profile
+    from interlock.profile.reader import list_profiles, profiles_directory
 
     if not (wanted := names or list_profiles()):
         raise PolicyError(f"there is no release profile in {profiles_directory()}: nothing was checked")
-    for name in wanted:
-        loaded = read_profile(name)
-        typer.echo(f"{name}: good, {loaded.digest}")
+    for name, digest in _check_profiles(wanted).items():
+        typer.echo(f"{name}: good, {digest}")
 
 
 @profile_app.command("schema")
@@ -149,6 +151,21 @@ def demo(
     from interlock.demo.driver import run_demo
 
     sys.exit(run_demo(state or Path(".interlock") / "demo", json_file))
+
+
+def _check_profiles(names: list[str]) -> dict[str, str]:
+    """Digest of each profile, once its schema is right and the judge can work with its numbers. PolicyError otherwise."""
+    from interlock.control.policy import judge_policy
+    from interlock.profile.reader import read_profile
+
+    digests = {}
+    for name in names:
+        loaded = read_profile(name)
+        if loaded.profile.name != name:
+            raise PolicyError(f"the profile in {name}.yaml calls itself {loaded.profile.name}: make both the same")
+        judge_policy(loaded.profile)
+        digests[name] = loaded.digest
+    return digests
 
 
 def _fail(error: ReleaseError, *, code: int) -> None:

@@ -14,10 +14,12 @@ from interlock.adapters.plane_client import PlaneClient
 from interlock.adapters.prefect_api import PrefectApi
 from interlock.control.gates.inputs import Dataset, DriftReading, Model, OpenSender
 from interlock.control.intake import Intake
+from interlock.control.reconcile import close_lost_release, follow_traffic
 from interlock.control.session import Services
+from interlock.model.release import ModelVersion
 from interlock.plane.state_directory import StateDirectory
 from interlock.ports import Journal
-from interlock.profile.reader import read_profile
+from interlock.profile.reader import LoadedProfile, read_profile
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -47,12 +49,23 @@ def open_services(state: StateDirectory | None = None) -> Services:
         files=MlflowFiles(addresses.mlflow_url, state / "models"),
         clock=clock,
         open_journal=lambda: _open_journal(state),
-        read_rows=lambda uri: _read_rows(uri, Path(os.environ.get("INTERLOCK_DATA_DIR") or state / "data")),
+        read_rows=lambda uri: _read_rows(uri, Path(addresses.data_directory)),
         load_model=cache(_load_model),
         measure_drift=_measure_drift,
         open_sender=_open_sender,
         page_url=addresses.page_url,
+        allowed_profiles=tuple(addresses.profile_names),
     )
+
+
+def read_allowed_profile(name: str) -> LoadedProfile:
+    """
+    A profile from the directory that the running stack was started with, whatever this process's environment says.
+
+    Raises:
+        StateError: no stack is up. PolicyError: there is no such profile, or it is wrong.
+    """
+    return read_profile(name, Path(state_directory().read_addresses().profiles_directory))
 
 
 def _open_journal(state: StateDirectory) -> Journal:
@@ -90,23 +103,33 @@ def evidence_store(state: StateDirectory) -> EvidenceFiles:
     return EvidenceFiles(state / "evidence", SystemClock())
 
 
-def registry_poller(state: StateDirectory, *, model_name: str, profile_name: str) -> Callable[[], list[str]]:
-    """
-    A function that looks once for versions that entered the watched stage and asks for their releases.
+def registry_poller(state: StateDirectory) -> Callable[[], list[str]]:
+    """A function that looks once for versions that entered the watched stage and asks for their releases."""
 
-    Raises:
-        PolicyError: now, when the profile is wrong; a stack that could not release anything should not start.
-    """
-    profile_digest, waiting = read_profile(profile_name).digest, list[Intake]()
+    @cache
+    def intake() -> Intake:
+        addresses = state.read_addresses()
+        profile_name, directory = addresses.profile_names[0], Path(addresses.profiles_directory)
+        registry, submitter = MlflowRegistry(addresses.mlflow_url), PrefectApi(addresses.prefect_url)
+        return Intake(registry, submitter, addresses.model_name, profile_name, lambda: read_profile(profile_name, directory).digest)
 
-    def poll() -> list[str]:
-        if not waiting:
-            addresses = state.read_addresses()
-            submitter = PrefectApi(addresses.prefect_url)
-            waiting.append(Intake(MlflowRegistry(addresses.mlflow_url), submitter, model_name, profile_name, profile_digest))
-        return waiting[0].poll()
+    return lambda: intake().poll()
 
-    return poll
+
+def follow_traffic_at_start(state: StateDirectory, incumbent: ModelVersion | None) -> None:
+    """Bring evidence and registry in line with who serves, after a start."""
+    if incumbent is not None:
+        services = open_services(state)
+        follow_traffic(services.registry, services.evidence, services.clock, incumbent=incumbent)
+
+
+def close_release(state: StateDirectory, release_id: str, candidate: ModelVersion | None) -> None:
+    """Bring evidence and registry in line with who serves, after a release lost its lease."""
+    services = open_services(state)
+    if (serving := services.traffic.observe().incumbent) is not None:
+        close_lost_release(
+            services.registry, services.evidence, services.clock, release_id=release_id, incumbent=serving.version, candidate=candidate
+        )
 
 
 def draw_e_values(release_id: str, ticks: Sequence[Mapping[str, Any]]) -> None:

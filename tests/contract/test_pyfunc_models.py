@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from interlock.adapters.pyfunc_models import load_model
 from interlock.errors import ArtifactError, EvidenceError
+from interlock.model.digest import artifact_digest
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")  # what MLflow thinks of saving models is not under test here
 
@@ -43,6 +46,32 @@ def test_a_model_answers_rows_from_its_own_columns_only(good: Path) -> None:
     np.testing.assert_allclose(answers, [0.2, 0.4, 0.6])
     assert answers.dtype == np.float64
     assert answers.shape == (3,)
+
+
+def test_law_7_loading_a_model_leaves_its_files_as_they_were_judged(tmp_path: Path) -> None:
+    code = tmp_path / "research_code"
+    code.mkdir()
+    (code / "__init__.py").write_text("def double(frame):\n    return frame['a'].to_numpy() * 2\n")
+    (tmp_path / "model_script.py").write_text(
+        "import mlflow.pyfunc\nfrom mlflow.models import set_model\nimport research_code\n\n\n"
+        "class Model(mlflow.pyfunc.PythonModel):\n    def predict(self, context, model_input, params=None):\n"
+        "        return research_code.double(model_input)\n\n\nset_model(Model())\n"
+    )
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import mlflow.pyfunc, pandas as pd, numpy as np\n"
+        "from mlflow.models import infer_signature\n"
+        "frame = pd.DataFrame({'a': [0.1], 'b': [1.0]})\n"
+        "here = sys.argv[1]\n"
+        "mlflow.pyfunc.save_model(here + '/saved', python_model=here + '/model_script.py', code_paths=[here + '/research_code'],"
+        " signature=infer_signature(frame, np.array([0.5])), pip_requirements=['mlflow'])\n"
+    )
+    without = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, env=without, capture_output=True)
+    before = artifact_digest(tmp_path / "saved")
+    load = "import sys, pathlib; from interlock.adapters.pyfunc_models import load_model; load_model(pathlib.Path(sys.argv[1]))"
+    writing = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, "-c", load, str(tmp_path / "saved")], check=True, env=writing)
+    assert artifact_digest(tmp_path / "saved") == before
 
 
 def test_nothing_reaches_the_terminal_and_nothing_is_left_behind(

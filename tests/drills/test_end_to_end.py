@@ -70,13 +70,13 @@ class Stack:
         run_id = prefect.submit("release/release", parameters, idempotency_key=key or f"test:{version}:{profile}")
         return eventually(lambda: prefect.read_state(run_id), lambda state: state[0] in ENDED, seconds=240)
 
-    def begin_canary(self, model: TrainedModel) -> tuple[str, PlaneState]:
-        """Ask for a release and return its run and the plane as soon as its candidate has live traffic."""
+    def begin_canary(self, model: TrainedModel, *, at_weight_bps: int = 1) -> tuple[str, PlaneState]:
+        """Ask for a release and return its run and the plane as soon as its candidate has that much of live traffic."""
         version = register(model, MODEL_NAME, tracking_uri=self.addresses.mlflow_url)
         parameters = {"model_name": MODEL_NAME, "version": version, "profile_name": "short"}
         run_id = PrefectApi(self.addresses.prefect_url).submit("release/release", parameters, idempotency_key=f"kill:{version}")
         plane = self.demo.services.traffic
-        return run_id, eventually(plane.observe, lambda state: state.candidate_weight_bps > 0, seconds=180)
+        return run_id, eventually(plane.observe, lambda state: state.candidate_weight_bps >= at_weight_bps, seconds=240)
 
     def incumbent_serves(self) -> bool:
         """Whether all of 20 requests on the live listener are answered by the registry's champion."""
@@ -100,7 +100,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with pytest.MonkeyPatch.context() as patch, ExitStack() as running:
         patch.setenv("INTERLOCK_PROFILES_DIR", str(PROFILES))
         patch.setenv("DO_NOT_TRACK", "true")
-        when_up = running.enter_context(running_stack(state, state / "conditions.json", "short", console))
+        when_up = running.enter_context(running_stack(state, state / "conditions.json", ["short", "served-by-mlflow"], console))
         data, incumbent, (better, skewed) = train(state, (BETTER, SKEWED), console)
         addresses = when_up()
         demo = Demo(state, addresses, data, state / "conditions.json", console)
@@ -160,6 +160,9 @@ def test_a_candidate_served_by_mlflow_models_serve_is_released_like_any_other(st
         pytest.param("99", "short", "Failed", "99", id="an unknown version fails with one sentence"),
         pytest.param("1", "nonsense", "Failed", "known", id="an unknown profile fails and names the known ones"),
         pytest.param("1", "malformed", "Failed", "alhpa", id="a misspelt key in the profile fails and is named"),
+        pytest.param(
+            "1", "forbidden", "Failed", "start it with another --profile", id="a good profile that this plane was not started with"
+        ),
     ],
 )
 def test_bad_input_moves_nothing(stack: Stack, version: str, profile: str, state: str, words: str) -> None:
@@ -208,9 +211,17 @@ def test_a_candidate_server_that_is_killed_in_the_canary_costs_no_user_request_a
     assert stack.incumbent_serves()
 
 
-def test_a_release_that_is_killed_in_the_canary_loses_its_lease_and_no_user_notices(stack: Stack) -> None:
+@pytest.mark.parametrize(
+    "weight_bps", [pytest.param(1, id="in the canary"), pytest.param(10_000, id="in the bake, after the registry moved")]
+)
+def test_law_5_a_release_that_is_killed_loses_its_lease_and_no_user_notices(stack: Stack, weight_bps: int) -> None:
     failed_before, services = stack.traffic.snapshot().failed_count, stack.demo.services
-    run_id, _ = stack.begin_canary(stack.better)
+    champion = stack.registry.read_champion(MODEL_NAME)
+    run_id, plane = stack.begin_canary(stack.better, at_weight_bps=weight_bps)
+    assert plane.candidate is not None
+    candidate = plane.candidate.version
+    if weight_bps == 10_000:
+        eventually(lambda: stack.registry.read_champion(MODEL_NAME), lambda version: version == candidate.version, seconds=10)
     killed_at = time.monotonic()
     for process in family(stack.addresses.supervisor_pid):
         if "prefect.engine" in process.cmdline():
@@ -220,7 +231,10 @@ def test_a_release_that_is_killed_in_the_canary_loses_its_lease_and_no_user_noti
     assert time.monotonic() - killed_at > 1.0, "the lease should have been what ended it"
     eventually(services.traffic.observe, lambda state: state.release_id is None and state.candidate is None, seconds=30)
     assert stack.traffic.snapshot().failed_count == failed_before
+    eventually(lambda: stack.registry.read_version(MODEL_NAME, candidate.version).stage, lambda stage: stage == "Archived", seconds=30)
+    assert stack.registry.read_champion(MODEL_NAME) == champion
     assert stack.incumbent_serves()
+    assert "nobody renewed the lease" in stack.run("status").stdout
     eventually(lambda: PrefectApi(stack.addresses.prefect_url).read_state(run_id), lambda state: state[0] == "Crashed", seconds=60)
 
 

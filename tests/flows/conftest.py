@@ -7,6 +7,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
+from interlock.plane.state_directory import StackAddresses, StateDirectory
 from tests.worlds import PROFILES, World
 
 
@@ -24,7 +25,8 @@ def world(prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     world = World()
     for module in ("tasks.traffic", "tasks.conclusion"):
         monkeypatch.setattr(f"{module}.open_services", world.services)
-    monkeypatch.setenv("INTERLOCK_PROFILES_DIR", str(PROFILES))
     monkeypatch.setenv("INTERLOCK_STATE_DIR", str(tmp_path))
     (tmp_path / "evidence").mkdir()
+    addresses = StackAddresses(1, "a", "b", "c", "d", "e", "f", "late", ["short"], str(PROFILES), str(tmp_path))
+    StateDirectory(tmp_path).write_addresses(addresses)
     return world

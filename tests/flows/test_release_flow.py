@@ -73,7 +73,7 @@ def test_a_good_candidate_is_promoted_through_every_phase(world: World, prefect_
     assert gates(world) == ALL_PASS
     assert [record["weight_bps"] for record in world.records("phase")] == [0, 1000, 5000, 10_000]
     kinds = list(dict.fromkeys(record["kind"] for record in next(iter(world.evidence.records.values()))))
-    assert kinds == ["intake", "loaded", "data", "gate", "phase", "tick", "final look", "promoted", "finalised", "decision"]
+    assert kinds == ["intake", "loaded", "data", "gate", "phase", "tick", "final look", "counts", "promoted", "finalised", "decision"]
     (intake,) = world.records("intake")
     assert intake["candidate_digest"] == CANDIDATE.digest
     assert re.fullmatch("sha256:[0-9a-f]{64}", intake["profile_digest"])
@@ -223,8 +223,14 @@ def test_what_cannot_be_released_fails_in_one_sentence(world: World, profile_nam
     assert world.registry.versions[("late", "2")].stage == "Staging"
 
 
-def test_t24_a_second_release_fails_and_does_not_disturb_the_first(world: World) -> None:
+def test_t24_a_second_release_waits_for_one_that_died_and_goes_on_after_it(world: World) -> None:
     world.traffic.begin("first", lease_seconds=100)
+    assert run().name == "Promoted"
+
+
+def test_t24_a_second_release_fails_and_does_not_disturb_one_that_lives(world: World) -> None:
+    token = world.traffic.begin("first", lease_seconds=100)
+    world.while_time_passes = lambda: world.traffic.renew(lease_seconds=100, token=token)
     state = run()
     assert state.is_failed()
     assert "first holds the plane" in str(state.message)

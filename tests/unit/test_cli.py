@@ -11,7 +11,7 @@ import pytest
 from interlock import cli
 from interlock.adapters.evidence_files import EvidenceFiles
 from interlock.adapters.fakes import FakeClock
-from interlock.plane.state_directory import StateDirectory
+from interlock.plane.state_directory import StackAddresses, StateDirectory
 from tests.worlds import PROFILES
 
 Run = Callable[..., tuple[int, str, str]]
@@ -57,6 +57,23 @@ def test_a_malformed_profile_is_named_with_what_is_wrong(run: Run, tmp_path: Pat
     monkeypatch.setenv("INTERLOCK_PROFILES_DIR", str(tmp_path))
     (tmp_path / "odd.yaml").write_text((PROFILES / "short.yaml").read_text().replace("beta: 0.05", "beta: yes"))
     one_sentence(run("profile", "check"), 2, "odd.yaml", "judge.beta")
+
+
+@pytest.mark.parametrize(
+    ("given", "written", "words"),
+    [
+        pytest.param("name: short", "name: other", "calls itself other", id="a file that calls itself something else"),
+        pytest.param("restart_window_seconds: ", "restart_window_seconds: 99999", "window", id="numbers that the judge cannot work with"),
+    ],
+)
+def test_a_profile_that_no_release_could_use_is_not_good(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, written: str, words: str
+) -> None:
+    monkeypatch.setenv("INTERLOCK_PROFILES_DIR", str(tmp_path))
+    text = (PROFILES / "short.yaml").read_text()
+    assert given in text
+    (tmp_path / "short.yaml").write_text(text.replace(given, written, 1))
+    one_sentence(run("profile", "check"), 2, words)
 
 
 def test_good_profiles_are_checked_with_their_digest(run: Run) -> None:
@@ -110,8 +127,7 @@ def test_a_stack_that_was_killed_is_one_that_does_not_answer(run: Run, tmp_path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    names = ("live_url", "page_url", "envoy_admin_url", "collector_url", "mlflow_url", "prefect_url", "model_name", "profile_name")
-    (tmp_path / "stack.json").write_text(json.dumps({"supervisor_pid": 1, **dict.fromkeys(names, url)}))
+    StateDirectory(tmp_path).write_addresses(StackAddresses(1, url, url, url, url, url, url, "late", ["short"], url, url))
     (tmp_path / "control.token").write_text("secret")
     one_sentence(run("rollback", "--state", tmp_path), 1, "the traffic plane does not answer", "is it up?")
 

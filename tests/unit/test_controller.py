@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 
 from interlock.errors import ConcurrencyError, ServiceRefused, ServiceUnavailable, StateError, TrafficNotConverged
 from interlock.model.release import ModelVersion
-from interlock.plane import controller as controller_module
+from interlock.plane import memory
 from interlock.plane.controller import PlaneController
 from interlock.plane.envoy_admin import EnvoySplit
 from interlock.plane.envoy_settings import CANDIDATE, INCUMBENT
+from interlock.plane.lease import Lost
 from tests.plane_fakes import FakePlane
 
 ONE = ModelVersion("late", "1", "sha256:" + "1" * 64)
@@ -49,11 +51,23 @@ def token(plane: FakePlane) -> int:
     return token
 
 
+def eventually(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def a_second_later(plane: FakePlane) -> Lost | None:
+    plane.clock.seconds += 1
+    return plane.controller.enforce_lease()
+
+
 def cannot_write(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(controller_module, "write_json", full)
+    monkeypatch.setattr(memory, "write_json", full)
 
 
 MOVES: dict[str, Callable[[PlaneController, int], object]] = {
@@ -97,7 +111,7 @@ def test_t36_a_lease_that_is_over_cannot_be_renewed_even_before_anybody_has_enfo
     plane.clock.seconds += 10
     with pytest.raises(ConcurrencyError):
         move(plane.controller, token)
-    assert plane.controller.enforce_lease() == "r1"
+    assert plane.controller.enforce_lease() == Lost("r1", TWO)
     assert plane.admin.split == SAFE
 
 
@@ -109,22 +123,19 @@ def test_a_lease_holds_until_it_is_over_and_then_everything_is_the_incumbents(pl
     assert plane.controller.enforce_lease() is None
     assert plane.admin.split.candidate_weight_bps == 5000
     plane.clock.seconds += 0.2
-    assert plane.controller.enforce_lease() == "r1"
+    assert plane.controller.enforce_lease() == Lost("r1", TWO)
     assert plane.controller.enforce_lease() is None
     state = plane.controller.observe()
     assert (plane.admin.split, state.candidate, state.release_id, state.lease_remaining_seconds) == (SAFE, None, None, None)
     assert [at.label for at in plane.admin.endpoints(CANDIDATE)] == [ONE.label]
-    deadline = time.monotonic() + 30
-    while plane.servers.unloaded != [TWO.label]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: plane.servers.unloaded == [TWO.label])
 
 
 def test_a_lease_is_enforced_while_a_dead_candidate_takes_its_time_to_stop(plane: FakePlane, token: int) -> None:
-    plane.servers.unload = lambda version: time.sleep(60)  # type: ignore[method-assign]
+    plane.servers.on_unload = lambda: time.sleep(60)
     plane.clock.seconds += 11
     started = time.monotonic()
-    assert plane.controller.enforce_lease() == "r1"
+    assert plane.controller.enforce_lease() == Lost("r1", TWO)
     plane.controller.restore_incumbent(reason="a person, meanwhile")
     plane.controller.begin("r2", lease_seconds=10)
     assert time.monotonic() - started < 30
@@ -137,7 +148,7 @@ def test_an_envoy_that_does_not_answer_is_asked_again_until_the_lease_was_enforc
         with pytest.raises(ServiceUnavailable):
             plane.controller.enforce_lease()
     plane.admin.down = False
-    assert plane.controller.enforce_lease() == "r1"
+    assert plane.controller.enforce_lease() == Lost("r1", TWO)
     assert plane.admin.split == SAFE
 
 
@@ -291,7 +302,8 @@ def test_a_candidate_that_envoy_still_has_is_not_forgotten(plane: FakePlane, tok
 def test_a_left_over_candidate_is_stopped_when_the_next_one_is_loaded(plane: FakePlane, token: int) -> None:
     plane.controller.restore_incumbent(reason="lost, and nobody cleaned up")
     load(plane.controller, plane.controller.begin("r2", lease_seconds=10), THREE)
-    assert plane.servers.unloaded == [TWO.label]
+    plane.controller.enforce_lease()
+    eventually(lambda: plane.servers.unloaded == [TWO.label])
     assert set(plane.servers.loaded) == {ONE.label, THREE.label}
 
 
@@ -349,3 +361,277 @@ def test_only_the_incumbent_is_ever_restarted(plane: FakePlane, token: int) -> N
     plane.controller.restore_incumbent(reason="x")
     plane.controller.end(token=None)
     assert plane.controller.candidate_failure() is None
+
+
+# What nobody who holds the plane will put right.
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        pytest.param(EnvoySplit(2500, is_mirroring=True, is_quiet=False), id="a share that nobody leased"),
+        pytest.param(EnvoySplit(0, is_mirroring=True, is_quiet=True), id="a mirror left on"),
+        pytest.param(EnvoySplit(0, is_mirroring=False, is_quiet=False), id="captured for nobody"),
+    ],
+)
+def test_a_split_that_no_release_holds_is_put_right(plane: FakePlane, split: EnvoySplit) -> None:
+    plane.admin.split = split
+    assert a_second_later(plane) is None
+    assert plane.admin.split == SAFE
+
+
+def test_a_split_that_interlock_did_not_write_is_put_right(plane: FakePlane) -> None:
+    plane.admin.broken_split = True
+    a_second_later(plane)
+    assert plane.admin.observe_split() == SAFE
+
+
+def test_a_restore_that_envoy_did_not_take_is_asked_again_by_the_lease_thread(plane: FakePlane, token: int) -> None:
+    plane.admin.deaf = True
+    plane.controller.restore_incumbent(reason="x")
+    plane.admin.deaf = False
+    assert a_second_later(plane) is None
+    assert plane.admin.split == SAFE
+
+
+def test_the_split_of_a_release_that_holds_the_plane_is_its_own(plane: FakePlane, token: int) -> None:
+    a_second_later(plane)
+    assert plane.admin.split == EnvoySplit(5000, is_mirroring=True, is_quiet=False)
+
+
+def test_an_idle_plane_is_read_once_a_second(plane: FakePlane) -> None:
+    plane.controller.enforce_lease()
+    before = plane.admin.split_reads
+    for _ in range(50):
+        plane.clock.seconds += 0.2
+        plane.controller.enforce_lease()
+    assert 9 <= plane.admin.split_reads - before <= 10
+
+
+def test_a_lease_is_lost_only_when_the_safe_split_was_read_back(plane: FakePlane, token: int) -> None:
+    plane.clock.seconds += 11
+    plane.admin.deaf = True
+    for _ in range(3):
+        with pytest.raises(TrafficNotConverged, match="asked again"):
+            plane.controller.enforce_lease()
+        assert plane.controller.release_id == "r1"
+    plane.admin.deaf = False
+    assert plane.controller.enforce_lease() == Lost("r1", TWO)
+    assert (plane.admin.split, plane.controller.release_id) == (SAFE, None)
+
+
+def test_the_candidate_of_a_lost_release_is_cleaned_up_however_slow_envoy_is(plane: FakePlane, token: int) -> None:
+    plane.clock.seconds += 11
+    plane.admin.blind = True
+    before = plane.clock.seconds
+    assert plane.controller.enforce_lease() == Lost("r1", TWO), "the release is lost whatever becomes of its server"
+    for _ in range(3):
+        assert a_second_later(plane) is None
+    assert plane.clock.seconds - before == 3, "the lease thread does not wait for endpoints"
+    assert plane.servers.unloaded == [], "Envoy may still send requests there"
+    plane.admin.blind, plane.admin.down = False, True
+    with pytest.raises(ServiceUnavailable):
+        a_second_later(plane)
+    plane.admin.down = False
+    a_second_later(plane)
+    assert [at.label for at in plane.admin.endpoints(CANDIDATE)] == [ONE.label]
+    eventually(lambda: plane.servers.unloaded == [TWO.label])
+    assert plane.controller.observe().candidate is None
+
+
+def test_a_server_that_could_not_be_stopped_is_stopped_later(plane: FakePlane, token: int) -> None:
+    def fail() -> None:
+        raise OSError("no more file descriptors")
+
+    plane.servers.on_unload = fail
+    plane.clock.seconds += 11
+    plane.controller.enforce_lease()
+    plane.servers.on_unload = lambda: None
+
+    def stopped() -> bool:
+        a_second_later(plane)
+        return plane.servers.unloaded == [TWO.label]
+
+    eventually(stopped)
+
+
+def test_the_next_release_of_the_same_version_gets_a_server_of_its_own(plane: FakePlane, token: int) -> None:
+    """The server of the lost one is still stopping: what is loaded meanwhile must not be stopped with it."""
+    stopping, may_end = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        stopping.set()
+        may_end.wait(30)
+
+    plane.servers.on_unload = wait
+    plane.clock.seconds += 11
+    plane.controller.enforce_lease()
+    assert stopping.wait(30)
+    token = plane.controller.begin("r2", lease_seconds=10)
+    loading = threading.Thread(target=load, args=(plane.controller, token))
+    loading.start()
+    loading.join(0.1)
+    assert loading.is_alive()
+    may_end.set()
+    loading.join(30)
+    assert plane.servers.unloaded == [TWO.label]
+    assert set(plane.servers.loaded) == {ONE.label, TWO.label}
+
+
+def test_a_version_whose_earlier_server_cannot_be_stopped_yet_is_not_loaded(plane: FakePlane, token: int) -> None:
+    plane.controller.set_weight(10_000, lease_seconds=10, token=token)
+    plane.admin.blind = True
+    with pytest.raises(TrafficNotConverged):
+        plane.controller.promote(token=token)
+    plane.controller.restore_incumbent(reason="x")
+    with pytest.raises(ServiceUnavailable, match="late/1 is still being stopped"):
+        load(plane.controller, plane.controller.begin("r2", lease_seconds=10), ONE)
+
+
+@pytest.mark.parametrize("fault", ["blind", "down", "deaf"])
+def test_a_promotion_that_envoy_did_not_follow_is_finished_when_it_is_asked_for_again(plane: FakePlane, token: int, fault: str) -> None:
+    plane.controller.set_weight(10_000, lease_seconds=10, token=token)
+    place = plane.controller._arms.place
+
+    def fail_then(**arms: ModelVersion | None) -> None:
+        setattr(plane.admin, fault, True)  # from here on: what comes before is on disk
+        place(**arms)
+
+    plane.controller._arms.place = fail_then  # type: ignore[method-assign]
+    for _ in range(2):
+        with pytest.raises((TrafficNotConverged, ServiceUnavailable)):
+            plane.controller.promote(token=token)
+    plane.controller._arms.place = place  # type: ignore[method-assign]
+    assert plane.controller.incumbent == TWO
+    assert plane.servers.unloaded == [], "Envoy may still send requests to the former incumbent"
+    setattr(plane.admin, fault, False)
+    for _ in range(2):
+        plane.controller.promote(token=token)
+        assert (plane.admin.split, plane.controller.release_id, plane.servers.unloaded) == (SAFE, None, [ONE.label])
+    assert [at.label for at in plane.admin.endpoints(INCUMBENT)] == [TWO.label]
+
+
+def test_a_promotion_that_nobody_finishes_is_finished_by_the_lease_thread(plane: FakePlane, token: int) -> None:
+    plane.controller.set_weight(10_000, lease_seconds=10, token=token)
+    plane.admin.blind = True
+    with pytest.raises(TrafficNotConverged):
+        plane.controller.promote(token=token)
+    plane.clock.seconds += 11
+    assert plane.controller.enforce_lease() == Lost("r1", None), "what was promoted is nobody's candidate any more"
+    plane.admin.blind = False
+    a_second_later(plane)
+    eventually(lambda: plane.servers.unloaded == [ONE.label])
+    assert [at.label for at in plane.admin.endpoints(INCUMBENT)] == [TWO.label]
+    assert plane.admin.split == SAFE
+
+
+def test_a_promotion_told_twice_moves_nothing_of_the_next_release(plane: FakePlane, token: int) -> None:
+    plane.controller.set_weight(10_000, lease_seconds=10, token=token)
+    plane.controller.promote(token=token)
+    again = plane.restarted()
+    again.promote(token=token)
+    later = again.begin("r2", lease_seconds=10)
+    load(again, later, THREE)
+    again.set_weight(5000, lease_seconds=10, token=later)
+    again.promote(token=token)
+    assert (again.incumbent, again.release_id, plane.admin.split.candidate_weight_bps) == (TWO, "r2", 5000)
+
+
+def test_files_are_read_while_the_lease_can_be_enforced(plane: FakePlane) -> None:
+    """A model of 10 GB takes half a minute to read; the lease of five seconds must not wait for it."""
+    token = plane.controller.begin("r1", lease_seconds=10)
+    enforced: list[Lost | None] = []
+
+    def enforce_elsewhere() -> None:
+        thread = threading.Thread(target=lambda: enforced.append(plane.controller.enforce_lease()))
+        thread.start()
+        thread.join(10)
+
+    plane.servers.on_check = enforce_elsewhere
+    load(plane.controller, token)
+    adopt(plane.controller)
+    assert enforced == [None, None]
+
+
+def test_a_release_that_is_lost_while_its_files_are_read_gets_no_server(plane: FakePlane) -> None:
+    token = plane.controller.begin("r1", lease_seconds=10)
+    plane.servers.on_check = lambda: plane.controller.restore_incumbent(reason="a person")
+    with pytest.raises(ConcurrencyError):
+        load(plane.controller, token)
+    assert set(plane.servers.loaded) == {ONE.label}
+
+
+@pytest.fixture
+def stuck(tmp_path: Path) -> FakePlane:
+    """A first incumbent that never becomes ready."""
+    plane = FakePlane(tmp_path)
+    plane.servers.not_ready.add(ONE.label)
+    adopt(plane.controller)
+    return plane
+
+
+@pytest.mark.parametrize(
+    "other", [pytest.param(TWO, id="another version"), pytest.param(dataclasses.replace(ONE, digest=TWO.digest), id="the same, mended")]
+)
+def test_an_incumbent_that_was_never_ready_gives_way_to_another(stuck: FakePlane, other: ModelVersion) -> None:
+    stuck.controller.watch_servers()
+    again = stuck.restarted()
+    again.start()
+    adopt(again, other)
+    assert (again.incumbent, stuck.servers.loaded) == (other, {other.label: other})
+    assert stuck.servers.unloaded == [ONE.label]
+    assert [at.label for at in stuck.admin.endpoints(INCUMBENT)] == [other.label]
+    assert stuck.restarted().incumbent == other
+
+
+def test_an_incumbent_that_was_ready_once_stays_whatever_it_does_later(stuck: FakePlane) -> None:
+    stuck.servers.not_ready.clear()
+    stuck.controller.watch_servers()
+    assert json.loads(stuck.state_file.read_text())["proved"] is True
+    stuck.servers.not_ready.add(ONE.label)
+    for controller in (stuck.controller, stuck.restarted()):
+        with pytest.raises(ServiceRefused, match="by a release only"):
+            adopt(controller, TWO)
+        assert controller.incumbent == ONE
+    assert stuck.servers.unloaded == []
+
+
+def test_an_incumbent_of_an_older_state_file_counts_as_proved(stuck: FakePlane) -> None:
+    saved = json.loads(stuck.state_file.read_text())
+    stuck.state_file.write_text(json.dumps({key: saved[key] for key in ("incumbent", "serving", "token")}))
+    with pytest.raises(ServiceRefused, match="by a release only"):
+        adopt(stuck.restarted(), TWO)
+
+
+def test_a_mended_version_has_to_prove_itself_again(stuck: FakePlane) -> None:
+    adopt(stuck.controller, TWO)
+    stuck.controller.watch_servers()
+    assert json.loads(stuck.state_file.read_text())["proved"] is True
+    with pytest.raises(ServiceRefused, match="by a release only"):
+        adopt(stuck.controller, THREE)
+
+
+def test_why_the_incumbent_was_asked_for_last_is_told(plane: FakePlane, token: int) -> None:
+    assert plane.controller.observe().last_restore_reason is None
+    plane.controller.restore_incumbent(reason="prediction divergence e = 31.2")
+    assert plane.controller.observe().last_restore_reason == "prediction divergence e = 31.2"
+    plane.controller.begin("r2", lease_seconds=10)
+    plane.clock.seconds += 11
+    plane.controller.enforce_lease()
+    assert plane.controller.observe().last_restore_reason == "the lease of release r2 expired"
+
+
+def test_why_the_incumbent_does_not_run_is_told(plane: FakePlane) -> None:
+    assert plane.controller.incumbent_failure() is None
+    plane.servers.died[ONE.label] = "other files"
+    assert plane.controller.incumbent_failure() == "other files"
+
+
+def test_an_envoy_that_needs_a_moment_is_looked_at_again_at_the_next_tick(plane: FakePlane, token: int) -> None:
+    plane.clock.seconds += 11
+    plane.admin.blind = True
+    plane.controller.enforce_lease()
+    plane.admin.blind = False
+    plane.clock.seconds += 0.2
+    plane.controller.enforce_lease()
+    eventually(lambda: plane.servers.unloaded == [TWO.label])

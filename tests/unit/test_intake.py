@@ -38,7 +38,7 @@ def registry() -> FakeRegistry:
 
 
 def intake(registry: FakeRegistry, runs: Runs, digest: str = "sha256:a") -> Intake:
-    return Intake(registry, runs, "late", "standard", digest)
+    return Intake(registry, runs, "late", "standard", lambda: digest)
 
 
 def test_one_entry_is_one_release_however_often_one_looks(registry: FakeRegistry) -> None:

@@ -1,13 +1,16 @@
 """The model servers of the plane: started from pinned files only, watched by their own answers."""
 
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from interlock.errors import ServiceRefused
+from interlock.errors import ServiceRefused, ServiceUnavailable
 from interlock.model.digest import artifact_digest
 from interlock.model.release import ModelVersion
 from interlock.plane import model_servers
@@ -54,7 +57,7 @@ def one(tmp_path: Path) -> ModelVersion:
 
 
 def load(servers: ModelServers, version: ModelVersion, server: str = "interlock") -> None:
-    servers.load(version, server=server, thread_count=1)
+    servers.load(servers.check(version, server=server), thread_count=1)
 
 
 def is_ready(servers: ModelServers, version: ModelVersion) -> bool:
@@ -114,3 +117,129 @@ def test_what_was_not_fetched_and_what_is_unknown_is_refused(servers: ModelServe
     with pytest.raises(ServiceRefused, match="'bento', must be interlock or mlflow"):
         load(servers, one, server="bento")
     assert servers.pids() == []
+
+
+def watch(servers: ModelServers) -> None:
+    servers.watch(may_restart=lambda _: True)
+
+
+def pid_of(servers: ModelServers, version: ModelVersion) -> int:
+    state = servers.observe(version)
+    assert state is not None
+    return state.pid
+
+
+def kill(servers: ModelServers, version: ModelVersion) -> None:
+    os.kill(pid_of(servers, version), signal.SIGKILL)
+    eventually(lambda: servers.failure(version))
+
+
+def comes_back(servers: ModelServers, version: ModelVersion) -> bool:
+    watch(servers)
+    state = servers.observe(version)
+    return state is not None and state.ready
+
+
+def test_a_dead_incumbent_is_started_again_and_a_dead_candidate_is_not(servers: ModelServers, one: ModelVersion) -> None:
+    load(servers, one)
+    eventually(lambda: is_ready(servers, one))
+    before = pid_of(servers, one)
+    kill(servers, one)
+    assert not is_ready(servers, one)
+    assert pid_of(servers, one) == before
+    eventually(lambda: comes_back(servers, one))
+    assert pid_of(servers, one) != before
+
+
+@pytest.mark.parametrize("kind", ["interlock", "mlflow"])
+def test_law_7_a_dead_incumbent_is_not_started_again_from_other_files(
+    servers: ModelServers, one: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    load(servers, one, server=kind)
+    eventually(lambda: is_ready(servers, one))
+    code = tmp_path / one.digest.removeprefix("sha256:") / "loader.py"
+    code.write_text("import os")
+    before = pid_of(servers, one)
+    kill(servers, one)
+    reads: list[Path] = []
+
+    def read(directory: Path) -> str:
+        reads.append(directory)
+        return artifact_digest(directory)
+
+    monkeypatch.setattr(model_servers, "artifact_digest", read)
+    for _ in range(5):
+        watch(servers)
+    assert len(reads) == 1, "reading all files again and again would cost more than the restart"
+    state = servers.observe(one)
+    assert state is not None
+    assert (state.pid, state.ready, state.restart_count) == (before, False, 0)
+    assert "not started again: the files of late/1" in str(servers.failure(one))
+    assert one.digest in str(servers.failure(one))
+    code.unlink()
+    eventually(lambda: comes_back(servers, one))
+    assert servers.failure(one) is None
+
+
+def test_a_hung_incumbent_is_killed_and_started_again(servers: ModelServers, one: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_servers, "HUNG_AFTER_SECONDS", 0.3)
+    load(servers, one)
+    eventually(lambda: is_ready(servers, one))
+    before = pid_of(servers, one)
+    os.kill(before, signal.SIGSTOP)
+    for _ in range(2):
+        assert not is_ready(servers, one), "a candidate is never started again"
+    assert pid_of(servers, one) == before
+    eventually(lambda: comes_back(servers, one))
+    assert pid_of(servers, one) != before
+
+
+def test_an_incumbent_that_is_still_starting_is_not_hung(servers: ModelServers, one: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_servers, "HUNG_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(model_servers, "server_command", lambda *_, **__: [sys.executable, "-c", "import time; time.sleep(600)"])
+    load(servers, one)
+    before = pid_of(servers, one)
+    for _ in range(5):
+        watch(servers)
+        time.sleep(0.05)
+    assert pid_of(servers, one) == before
+
+
+def test_every_start_is_told_with_its_process_known(one: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_servers, "server_command", lambda *_, port, **__: [sys.executable, "-c", SERVER, str(port)])
+    told: list[list[int]] = []
+    telling = ModelServers(models_directory=tmp_path, log_directory=tmp_path, on_started=lambda: told.append(telling.pids()))
+    try:
+        load(telling, one)
+        assert told == [[pid_of(telling, one)]]
+        kill(telling, one)
+        eventually(lambda: comes_back(telling, one))
+        assert told[1:] == [[pid_of(telling, one)]]
+    finally:
+        telling.stop_all()
+
+
+def test_what_is_being_stopped_is_not_started_again_and_afterwards_nothing_is(
+    servers: ModelServers, one: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The health thread still has its turn while the stack stops: a server it started then would outlive the supervisor."""
+    load(servers, one)
+    eventually(lambda: is_ready(servers, one))
+    kill(servers, one)
+    reading, may_go_on = threading.Event(), threading.Event()
+
+    def answers(port: int) -> bool:
+        reading.set()
+        return may_go_on.wait(30) and False
+
+    monkeypatch.setattr(servers, "_read", lambda loaded: answers(loaded.port))
+    health = threading.Thread(target=watch, args=(servers,))
+    health.start()
+    assert reading.wait(30)
+    loaded = servers._loaded[one.label]
+    servers.stop_all()
+    may_go_on.set()
+    health.join(30)
+    assert not loaded.process.is_running
+    with pytest.raises(ServiceUnavailable, match="stopping"):
+        load(servers, one)

@@ -28,6 +28,6 @@ def test_a_verdict_with_numbers_that_json_cannot_say_can_be_recorded(tmp_path: P
 @pytest.mark.parametrize("name", ["late", "fraud/scoring v2", "modèle", "../../etc/passwd", "-x", "___", "m" * 300, "模型", ". ."])
 def test_any_model_name_gives_a_release_id_that_evidence_accepts(name: str, tmp_path: Path) -> None:
     release_id = new_release_id(ModelVersion(name, "12", "sha256:0"), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-    assert release_id.endswith("-12-20260102T030405")
+    assert release_id.endswith("-12-20260102T030405000000")
     EvidenceFiles(tmp_path, FakeClock()).append(release_id, "intake", {})
     assert [path.parent for path in tmp_path.rglob("*.jsonl")] == [tmp_path]

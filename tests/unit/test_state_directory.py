@@ -15,7 +15,7 @@ import pytest
 from interlock.errors import StateError
 from interlock.plane.state_directory import MIN_FREE_BYTES, StackAddresses, StateDirectory, write_json
 
-ADDRESSES = StackAddresses(1, "a", "b", "c", "d", "e", "f", "late", "demo")
+ADDRESSES = StackAddresses(1, "a", "b", "c", "d", "e", "f", "late", ["demo"], "g", "h")
 CLAIM = "import sys, pathlib; from interlock.plane.state_directory import *; StateDirectory(pathlib.Path(sys.argv[1])).claim()"
 
 

@@ -1,6 +1,7 @@
 """Evidence in a directory: one append-only JSON-lines file per release, every record on disk before the call returns."""
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -20,33 +21,31 @@ class EvidenceFiles:
     def __init__(self, directory: Path, clock: Clock) -> None:
         self._directory = directory
         self._clock = clock
-        self._next: dict[str, int] = {}
+        self._known: dict[str, tuple[int, int]] = {}  # release -> size in bytes and number of records after our last write
 
     def append(self, release_id: str, kind: str, payload: Mapping[str, Any]) -> None:
         """
-        Write one record durably.
+        Write one record durably. Several processes may write to one release: each takes its turn, and the numbering goes on.
 
         Raises:
             ServiceUnavailable: the disk is full or cannot be written.
             EvidenceError: the payload holds NaN, an infinity or something JSON cannot say.
         """
-        sequence = self._next[release_id] if release_id in self._next else len(self.read(release_id))
-        record = {"seq": sequence, "at": self._clock.utc_now().isoformat(), "kind": kind, **payload}
-        try:
-            line = json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
-        except (ValueError, TypeError) as error:
-            raise EvidenceError(f"record {kind} of {release_id} cannot be written as JSON: {error}") from error
+        _line(payload, f"record {kind} of {release_id}")  # refused before a file is made for it
         try:
             descriptor = os.open(self._path(release_id), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
-                _write_whole(descriptor, line.encode())
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                sequence = self._next_sequence(release_id, os.fstat(descriptor).st_size)
+                record = {"seq": sequence, "at": self._clock.utc_now().isoformat(), "kind": kind, **payload}
+                _write_whole(descriptor, _line(record, f"record {kind} of {release_id}"))
+                self._known[release_id] = (os.fstat(descriptor).st_size, sequence + 1)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise ServiceUnavailable(
                 f"evidence of {release_id} cannot be written ({error.strerror}): free space on {self._directory}"
             ) from error
-        self._next[release_id] = sequence + 1
 
     def read(self, release_id: str) -> Sequence[Mapping[str, Any]]:
         """
@@ -76,10 +75,21 @@ class EvidenceFiles:
         files = sorted(self._directory.glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
         return [path.stem for path in files]
 
+    def _next_sequence(self, release_id: str, size_bytes: int) -> int:
+        known_bytes, known_count = self._known.get(release_id, (0, 0))
+        return known_count if known_bytes == size_bytes else len(self.read(release_id))
+
     def _path(self, release_id: str) -> Path:
         if not _RELEASE_ID.fullmatch(release_id):
             raise EvidenceError(f"{release_id!r} is no release id: use letters, digits, dot, dash and underscore")
         return self._directory / f"{release_id}.jsonl"
+
+
+def _line(record: Mapping[str, Any], what: str) -> bytes:
+    try:
+        return (json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n").encode()
+    except (ValueError, TypeError) as error:
+        raise EvidenceError(f"{what} cannot be written as JSON: {error}") from error
 
 
 def _write_whole(descriptor: int, line: bytes) -> None:

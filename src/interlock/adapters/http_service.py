@@ -25,10 +25,6 @@ class HttpService:
         """POST a JSON body, answer decoded. Raises ServiceUnavailable or ServiceRefused."""
         return self._call("POST", path, json=body)
 
-    def delete(self, path: str, **params: str) -> Any:
-        """DELETE, answer decoded. Raises ServiceUnavailable or ServiceRefused."""
-        return self._call("DELETE", path, params=params)
-
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         try:
             response = self._client.request(method, path, **arguments)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +70,7 @@ def load_model(directory: Path) -> LoadedModel:
     if not (directory / "MLmodel").is_file():
         raise ArtifactError(f"{directory} has no MLmodel file: log the model again with MLflow")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    sys.dont_write_bytecode = True  # code that came with the artifact is imported from it, and the digest is over every file there
     try:
         import mlflow.pyfunc
 

@@ -4,18 +4,18 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from interlock.control.counting import PairCounter
+from interlock.control.policy import judge_policy
 from interlock.control.session import ReleaseSession
 from interlock.errors import ConcurrencyError, TrafficNotConverged
 from interlock.judge.evaluate import judge_final, judge_tick
-from interlock.judge.policy import JudgePolicy
 from interlock.judge.readings import Judgement, JudgeOutcome
 from interlock.model.plane import PlaneState
-from interlock.plan.phases import Phase, planned_seconds
-from interlock.profile.schema import ReleaseProfile
+from interlock.plan.phases import Phase
 
 TICK_SECONDS = 1.0
 CONVERGE_SECONDS = 5.0
 NOT_READY_SECONDS = 3.0  # one late `/ping` on a busy machine is no outage; three seconds without one is
+SIGHT_SECONDS = 3.0  # journal segments come every half second, and a busy machine may be late with a few of them
 HALT = JudgeOutcome.HALT
 NO_EVIDENCE = "evidence"  # decided_by of a halt that found nothing wrong, only nothing to see
 
@@ -30,12 +30,15 @@ class Analysis:
         self._on_tick = on_tick
         self._counter = PairCounter(session)
         self._last_tick_at = session.services.clock.monotonic()
-        self._ready_at = self._last_tick_at
+        self._ready_at = self._seen_at = self._last_tick_at
         self._phase: Phase | None = None
 
     def watch(self, phase: Phase) -> Judgement:
         """
         Give the candidate the phase's share and judge it once a second until the phase is over or the judge halts.
+
+        A phase does not end while the judge is blind (its last look could judge nothing, or no pair came for 3 s): it is held at its share
+        until the judge sees again, or halted for lack of evidence. Nothing more is given to a candidate that nobody can watch.
 
         Raises:
             TrafficNotConverged: the plane did not take the share over.
@@ -44,23 +47,28 @@ class Analysis:
         self.move_to(phase)
         return self._hold(phase)
 
+    def settle(self) -> Judgement:
+        """Hold the present share for one more pair deadline: until then an answer of the last seconds may be missing."""
+        assert self._phase is not None, "there is nothing to settle before the first phase"
+        return self._hold(replace(self._phase, bake_seconds=self._session.profile.judge.pair_deadline_seconds))
+
     def _hold(self, phase: Phase) -> Judgement:
         clock, started = self._services.clock, self._services.clock.monotonic()
         while True:
             clock.sleep(max(0.0, self._last_tick_at + TICK_SECONDS - clock.monotonic()))
             judgement = self._tick(phase)
-            if judgement.outcome == HALT or clock.monotonic() - started >= phase.bake_seconds:
+            is_over = clock.monotonic() - started >= phase.bake_seconds
+            sees = not judgement.is_blind and self._counter.silent_seconds <= SIGHT_SECONDS
+            if judgement.outcome == HALT or (is_over and sees):
                 return judgement
 
     def final_look(self) -> Judgement:
         """
         The one look, declared before the canary, at which the candidate can pass.
 
-        It is taken one pair deadline after the last step, still at its share: until then an answer of its last seconds may be missing.
+        It is taken one pair deadline after the last step, still at its share.
         """
-        assert self._phase is not None, "the final look comes after the last step"
-        settling = replace(self._phase, bake_seconds=self._session.profile.judge.pair_deadline_seconds)
-        if (judgement := self._hold(settling)).outcome == HALT:
+        if (judgement := self.settle()).outcome == HALT:
             return judgement
         judgement = judge_final(self._counter.tally, self._policy)
         if judgement.outcome == HALT:
@@ -91,7 +99,7 @@ class Analysis:
         gap_seconds, self._last_tick_at = clock.monotonic() - self._last_tick_at, clock.monotonic()
         state = self._services.traffic.observe()
         self._counter.count()
-        judgement = self._plane_problem(state, phase, gap_seconds) or judge_tick(self._counter.tally, self._policy)
+        judgement = self._plane_problem(state, phase) or self._judge(gap_seconds)
         if judgement.outcome == HALT:  # first of all, before anything is written: users are on the candidate
             self._services.traffic.restore_incumbent(reason=judgement.reason)
         self._session.record("tick", phase=phase.name, **described(judgement), **_infrastructure(state))
@@ -108,15 +116,25 @@ class Analysis:
         """The count table behind the judgement just recorded: with the profile's text, all it takes to judge again."""
         self._session.record("counts", tally=self._counter.tally.to_dict())
 
-    def _plane_problem(self, state: PlaneState, phase: Phase, gap_seconds: float) -> Judgement | None:
+    def _judge(self, gap_seconds: float) -> Judgement:
+        """The judge's answer, or a halt for lack of evidence when nobody could see for too long."""
+        judgement = judge_tick(self._counter.tally, self._policy)
+        if not judgement.is_blind:
+            self._seen_at = self._last_tick_at
+        blind_seconds = max(gap_seconds, self._counter.silent_seconds, self._last_tick_at - self._seen_at)
+        allowed_seconds = self._session.profile.canary.max_evidence_gap_seconds
+        if judgement.outcome != HALT and blind_seconds > allowed_seconds:
+            reason = (
+                f"LACK_OF_EVIDENCE: nothing could be judged for {blind_seconds:.1f} s, at most {allowed_seconds:g} s; {judgement.reason}"
+            )
+            return _halted(NO_EVIDENCE, reason)
+        return judgement
+
+    def _plane_problem(self, state: PlaneState, phase: Phase) -> Judgement | None:
         """What is wrong with the plane itself, if anything: it halts, whatever the predictions look like."""
         if state.token != self._session.release.token or state.release_id != self._session.release.release_id:
-            raise ConcurrencyError(
-                f"the plane is held by {state.release_id or 'nobody'}: this release has lost it (rolled back, or its lease expired)"
-            )
-        allowed_seconds = self._session.profile.canary.max_evidence_gap_seconds
-        if (blind_seconds := max(gap_seconds, self._counter.silent_seconds)) > allowed_seconds:
-            return _halted(NO_EVIDENCE, f"LACK_OF_EVIDENCE: no pair was judged for {blind_seconds:.1f} s, at most {allowed_seconds:g} s")
+            why = f"; the incumbent was restored last for: {state.last_restore_reason}" if state.last_restore_reason else ""
+            raise ConcurrencyError(f"this release has lost the plane, which is held by {state.release_id or 'nobody'}{why}")
         if state.candidate_weight_bps != phase.weight_bps:
             return _halted("traffic", f"the plane serves {state.candidate_weight_bps} bps, asked for {phase.weight_bps} bps")
         if state.incumbent is None or state.candidate is None:
@@ -127,33 +145,6 @@ class Analysis:
             arm = "candidate" if state.incumbent.ready else "incumbent"
             return _halted("capacity", f"the {arm}'s server has not answered its health probe for {waited_seconds:.1f} s")
         return None
-
-
-def judge_policy(profile: ReleaseProfile) -> JudgePolicy:
-    """The judge's numbers out of a release profile."""
-    judge = profile.judge
-    return JudgePolicy(
-        alpha=judge.alpha,
-        beta=judge.beta,
-        window_seconds=judge.restart_window_seconds,
-        planned_seconds=planned_seconds(profile.canary),
-        divergence_tolerance=judge.divergence.tolerance,
-        divergence_weight=judge.divergence.weight,
-        divergence_is_binary=profile.output_type == "label",
-        error_tolerance=judge.errors.tolerance,
-        error_incumbent_ratio=judge.errors.incumbent_ratio,
-        error_weight=judge.errors.weight,
-        p50_tolerance_ratio=judge.p50.tolerance_ratio,
-        p50_slack_ms=judge.p50.slack_ms,
-        p50_weight=judge.p50.weight,
-        p99_tolerance_ratio=judge.p99.tolerance_ratio,
-        p99_slack_ms=judge.p99.slack_ms,
-        p99_weight=judge.p99.weight,
-        max_missing_share=judge.max_missing_percent / 100,
-        slo_max_error_share=judge.slo.max_error_percent / 100,
-        slo_max_p99_ms=judge.slo.max_p99_ms,
-        slo_min_sample_count=judge.slo.min_sample_count,
-    )
 
 
 def described(judgement: Judgement) -> dict[str, object]:

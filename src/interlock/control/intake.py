@@ -1,6 +1,6 @@
 """What changed in the registry becomes releases: a poll and a difference, so that a lost or repeated event changes nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from interlock.ports import RegisteredVersion, Registry, Submitter
@@ -22,7 +22,7 @@ class Intake:
     submitter: Submitter
     model_name: str
     profile_name: str
-    profile_digest: str
+    read_profile_digest: Callable[[], str]
     _waiting: dict[str, RegisteredVersion] = field(default_factory=dict)
 
     def poll(self) -> list[str]:
@@ -34,7 +34,7 @@ class Intake:
 
     def _submit(self, version: RegisteredVersion) -> str:
         parameters = {"model_name": version.name, "version": version.version, "profile_name": self.profile_name}
-        key = f"{version.name}:{version.version}:{self.profile_digest}"
+        key = f"{version.name}:{version.version}:{self.read_profile_digest()}"
         return self.submitter.submit(RELEASE_DEPLOYMENT, parameters, idempotency_key=key)
 
 

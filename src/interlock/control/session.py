@@ -6,7 +6,8 @@ from datetime import datetime
 from pathlib import Path
 
 from interlock.control.gates.inputs import Dataset, DriftMeasure, Model, OpenSender
-from interlock.errors import ArtifactError, ServiceRefused, ServiceUnavailable
+from interlock.control.policy import judge_policy
+from interlock.errors import ArtifactError, ConcurrencyError, PolicyError, ServiceRefused, ServiceUnavailable
 from interlock.model.release import ModelVersion, Release
 from interlock.ports import Clock, EvidenceStore, Journal, ModelFiles, Registry, Traffic
 from interlock.profile.reader import LoadedProfile
@@ -31,6 +32,7 @@ class Services:
     measure_drift: DriftMeasure
     open_sender: Callable[[int], OpenSender]
     page_url: str
+    allowed_profiles: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,15 @@ def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, 
     Raises:
         ArtifactError: the candidate's files cannot be used.
         ServiceRefused: no such model or version, no ready incumbent, or the candidate is the incumbent.
-        ConcurrencyError: another release holds the plane.
+        PolicyError: this plane does not allow the profile, or its numbers cannot be judged by.
+        ConcurrencyError: another release has held the plane for longer than a dead one could.
     """
+    if loaded.profile.name not in services.allowed_profiles:
+        allowed = ", ".join(services.allowed_profiles)
+        raise PolicyError(
+            f"this plane releases under {allowed}, not under {loaded.profile.name}: another profile is a matter of `interlock up`"
+        )
+    judge_policy(loaded.profile)
     services.registry.read_version(model_name, version)
     candidate, candidate_directory = services.files.fetch(model_name, version)
     incumbent_state = services.traffic.observe().incumbent
@@ -77,15 +86,27 @@ def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, 
     if incumbent.version == version:
         raise ServiceRefused(f"{incumbent.label} is the incumbent already: there is nothing to release")
     release_id = new_release_id(candidate, services.clock.utc_now())
-    token = services.traffic.begin(release_id, lease_seconds=GATES_LEASE_SECONDS)
+    token = _reserve(services, release_id)
     release = Release(release_id, candidate, incumbent, loaded.profile.name, loaded.digest, token)
     return ReleaseSession(services, release, loaded, candidate_directory, services.files.directory(incumbent))
 
 
+def _reserve(services: Services, release_id: str) -> int:
+    """The plane's token, waiting as long as a release that died could still hold the plane."""
+    deadline = services.clock.monotonic() + GATES_LEASE_SECONDS + 10
+    while True:
+        try:
+            return services.traffic.begin(release_id, lease_seconds=GATES_LEASE_SECONDS)
+        except ConcurrencyError:
+            if services.clock.monotonic() > deadline:
+                raise
+        services.clock.sleep(POLL_SECONDS)
+
+
 def new_release_id(candidate: ModelVersion, at: datetime) -> str:
-    """A readable id: model, version, UTC second. Any model name gives one that is also a file name."""
+    """A readable id: model, version, UTC microsecond. Any model name gives one that is also a file name."""
     name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in candidate.name).lstrip("-_")[:100]
-    return f"{name or 'model'}-{candidate.version}-{at:%Y%m%dT%H%M%S}"
+    return f"{name or 'model'}-{candidate.version}-{at:%Y%m%dT%H%M%S%f}"
 
 
 def load_candidate(session: ReleaseSession) -> float:

@@ -49,7 +49,7 @@ def run_demo(root: Path, json_file: Path | None, *, scenarios: Sequence[Scenario
     state = StateDirectory(root)
     _empty(state)
     conditions = state / "conditions.json"
-    with running_stack(state, conditions, profile, console) as addresses_when_up:
+    with running_stack(state, conditions, [profile], console) as addresses_when_up:
         data, incumbent, candidates = train(state, scenarios, console)
         addresses = addresses_when_up()
         demo = Demo(state, addresses, data, conditions, console)
@@ -68,7 +68,7 @@ class Demo:
         self._conditions = conditions
         self.services: Services = open_services(state)
         self._registry = MlflowRegistry(addresses.mlflow_url)
-        self._planned_seconds = planned_seconds(read_profile(addresses.profile_name).profile.canary)
+        self._planned_seconds = planned_seconds(read_profile(addresses.profile_names[0], Path(addresses.profiles_directory)).profile.canary)
         self._peak_memory_mib = 0.0
         self._rollback_seconds: list[float] = []
 
@@ -197,10 +197,13 @@ class Demo:
 
 
 @contextmanager
-def running_stack(state: StateDirectory, conditions: Path, profile: str, console: Console) -> Iterator[Callable[[], StackAddresses]]:
+def running_stack(
+    state: StateDirectory, conditions: Path, profiles: Sequence[str], console: Console
+) -> Iterator[Callable[[], StackAddresses]]:
     """`interlock up` in a process of its own; yields a function that waits for it and returns its addresses; stops it in the end."""
     environment = {**os.environ, CONDITIONS_VARIABLE: str(conditions)}
-    command = [sys.executable, "-m", "interlock", "up", "--model", MODEL_NAME, "--profile", profile, "--state", str(state.root)]
+    allowed = [word for profile in profiles for word in ("--profile", profile)]
+    command = [sys.executable, "-m", "interlock", "up", "--model", MODEL_NAME, *allowed, "--state", str(state.root)]
     console.print(f"starting Prefect, MLflow, Envoy and the journal in {state.root}", highlight=False)
     stack = subprocess.Popen(command, env=environment, start_new_session=True)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-MANDATE_SECONDS = 300.0
 MEDIAN_RECOVERY_GOAL_SECONDS = 10.0
 WORST_RECOVERY_GOAL_SECONDS = 20.0
 ROLLBACK_P95_GOAL_SECONDS = 1.0

@@ -59,7 +59,8 @@ def _judge(tally: Tally, policy: JudgePolicy, *, is_declared_look: bool) -> Judg
     if total >= line:
         return _halt(readings, shares, total, line)
     outcome, reason = _without_halt(tally, policy, readings, distrust, is_declared_look)
-    return Judgement(outcome, reason, None, readings, total, line)
+    is_blind = distrust is not None or tally.pair_count == 0 or not all(reading.is_usable for reading in readings)
+    return Judgement(outcome, reason, None, readings, total, line, is_blind)
 
 
 def _halt(readings: Sequence[SignalReading], shares: dict[str, float], total: float, line: float) -> Judgement:

@@ -49,7 +49,8 @@ class Judgement:
     The judge's answer: what to do and why.
 
     decided_by: the signal (or "slo") that weighs most in a HALT; None otherwise. e_value: the weighted sum over the signals that
-    may count; HALT where it reaches `halting_line` = 1/alpha.
+    may count; HALT where it reaches `halting_line` = 1/alpha. is_blind: this look could not judge (no pairs, lost or broken pairs, a signal
+    that failed): whoever asked may wait for the next look, but must not give the candidate more.
     """
 
     outcome: JudgeOutcome
@@ -58,3 +59,4 @@ class Judgement:
     signals: tuple[SignalReading, ...]
     e_value: float
     halting_line: float
+    is_blind: bool = False

@@ -30,6 +30,7 @@ class PlaneState:
     release_id: str | None
     token: int
     lease_remaining_seconds: float | None
+    last_restore_reason: str | None = None  # why the incumbent was asked for last, by whomever; None since the plane started
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """
 The control API and the live page, on one loopback port.
 
-Pages are read-only and open; every call that changes the plane needs the secret of the state directory. There is no call that
-promotes past a gate: a share for the candidate needs the token of the release that holds the plane.
+Pages are read-only and open; every call that changes the plane needs the secret of the state directory. Whoever holds that secret is
+trusted; the token of the release that holds the plane keeps other releases, late or doubled, from moving its traffic.
 """
 
 import secrets

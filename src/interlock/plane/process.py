@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -14,6 +14,7 @@ import psutil
 from interlock.errors import StateError
 
 ORPHAN_GRACE_SECONDS = 1.0
+SUPERVISED = "INTERLOCK_SUPERVISED_LOGS"  # in the environment of a child and of all it starts: the log directory of its supervisor
 
 
 class ManagedProcess:
@@ -27,9 +28,10 @@ class ManagedProcess:
         self.name = name
         self.command = list(command)
         self.restart_count = 0
-        self._environment = {**os.environ, **(environment or {})}
+        self._environment = {**os.environ, **(environment or {}), SUPERVISED: str(log_directory)}
         self._log_path = log_directory / f"{name}.log"
         self._child: subprocess.Popen[bytes] | None = None
+        self._attempt_count = 0
         self._not_before = 0.0
 
     @property
@@ -62,13 +64,20 @@ class ManagedProcess:
         except OSError as error:
             raise StateError(f"{self.name} cannot be started ({error.strerror}: {error.filename})") from error
 
-    def restart_if_dead(self) -> bool:
-        """Start it again when it ended and its pause (1 s, doubled up to 30 s) is over; True when that was done now."""
+    def restart_if_dead(self, *, is_allowed: Callable[[], bool] = lambda: True) -> bool:
+        """
+        Start it again when it ended and its pause (1 s, doubled up to 30 s) is over; True when that was done now.
+
+        `is_allowed` is asked only when a restart is due; no is an attempt too, and the next one comes after a longer pause.
+        """
         if self.is_running or self._child is None or time.monotonic() < self._not_before:
+            return False
+        self._not_before = time.monotonic() + min(30.0, 2.0 ** min(self._attempt_count, 5))
+        self._attempt_count += 1
+        if not is_allowed():
             return False
         stop_processes(self._members(), grace_seconds=ORPHAN_GRACE_SECONDS)  # what it started may still hold its port
         self.restart_count += 1
-        self._not_before = time.monotonic() + min(30.0, 2.0 ** min(self.restart_count - 1, 5))
         self.start()
         return True
 
@@ -95,8 +104,27 @@ class ManagedProcess:
         """The child and what it started, also what was left behind when the child itself has ended."""
         if not self.is_running and psutil.pid_exists(self.pid):
             return []  # its id belongs to a stranger by now
-        members = family(self.pid)
-        return [*(process for process in _session(self.pid) if process not in members), *members]
+        return with_session(self.pid)
+
+
+def orphans(session_id: int, *, log_directory: Path) -> list[psutil.Process]:
+    """
+    What is left of a session whose leader has ended, if a supervisor with this log directory started it.
+
+    After a reboot, or in a new container, the same number may be a stranger's session: the environment tells.
+    """
+    found = []
+    for process in _session(session_id):
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(SUPERVISED) == str(log_directory):
+                found.append(process)
+    return found
+
+
+def with_session(pid: int) -> list[psutil.Process]:
+    """A running session leader, all its descendants, and what else is left in its session; descendants first."""
+    members = family(pid)
+    return [*(process for process in _session(pid) if process not in members), *members]
 
 
 def _session(leader_pid: int) -> list[psutil.Process]:
@@ -116,11 +144,6 @@ def family(pid: int) -> list[psutil.Process]:
         return [*reversed(process.children(recursive=True)), process]
     except (psutil.NoSuchProcess, ValueError):
         return []
-
-
-def stop_family(pid: int, *, grace_seconds: float) -> None:
-    """SIGTERM to a process and all its descendants, SIGKILL to those that remain after the grace."""
-    stop_processes(family(pid), grace_seconds=grace_seconds)
 
 
 def stop_processes(members: Sequence[psutil.Process], *, grace_seconds: float) -> None:

@@ -112,6 +112,7 @@ def prefect_environment(state: StateDirectory, ports: Ports) -> Mapping[str, str
     """Prefect's settings for server, worker and flow runs; nobody's home profile matters."""
     return {
         **QUIET_LIBRARIES,
+        "PYTHONDONTWRITEBYTECODE": "1",  # a gate that imports a model's code must not write into the files that were judged
         "PREFECT_HOME": str(state / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{ports.prefect}/api",
         "PREFECT_WORKER_QUERY_SECONDS": "1",

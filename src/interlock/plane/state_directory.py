@@ -23,7 +23,12 @@ _FOLDERS = ("evidence", "journal", "models", "data", "logs", "envoy", "mlflow", 
 
 @dataclass(frozen=True, slots=True)
 class StackAddresses:
-    """Where the parts of a running stack listen (all on loopback) and which processes are its own."""
+    """
+    Where the parts of a running stack listen (all on loopback), and what it releases under.
+
+    `profile_names`: the profiles this plane allows, the first one for what enters Staging. Flows read profiles and data from the
+    directories named here, not from their own environment: a run could change that.
+    """
 
     supervisor_pid: int
     live_url: str
@@ -33,7 +38,9 @@ class StackAddresses:
     mlflow_url: str
     prefect_url: str
     model_name: str
-    profile_name: str
+    profile_names: list[str]
+    profiles_directory: str
+    data_directory: str
 
 
 class StateDirectory:

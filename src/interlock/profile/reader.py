@@ -67,14 +67,14 @@ def _mapping_without_twice_given_keys(loader: _StrictLoader, node: yaml.MappingN
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_twice_given_keys)
 
 
-def read_profile(name: str) -> LoadedProfile:
+def read_profile(name: str, directory: Path | None = None) -> LoadedProfile:
     """
-    The release profile called `name`, checked whole.
+    The release profile called `name`, checked whole; from `directory`, else from `profiles_directory()`.
 
     Raises:
         PolicyError: unknown name, unreadable file, or anything in it that the schema does not allow; says where and why.
     """
-    path = _find(name)
+    path = _find(name, directory or profiles_directory())
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -117,11 +117,10 @@ def profiles_directory() -> Path:
     raise PolicyError("no release profiles are installed: set INTERLOCK_PROFILES_DIR to the directory that holds them")
 
 
-def _find(name: str) -> Path:
-    directory = profiles_directory()
+def _find(name: str, directory: Path) -> Path:
     path = directory / f"{name}.yaml"
     if not _NAME.match(name) or not path.is_file():
-        known = ", ".join(list_profiles()) or "none"
+        known = ", ".join(sorted(found.stem for found in directory.glob("*.yaml"))) or "none"
         raise PolicyError(f"there is no release profile {name!r}; known: {known} (in {directory})")
     return path
 

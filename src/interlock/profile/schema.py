@@ -125,7 +125,7 @@ class Gates(_Strict):
 
 
 class Serving(_Strict):
-    """How a model version is served. `candidate_deadline_ms` is shorter than the user's, so that a rescue still fits."""
+    """How a model version is served. Deadlines of requests are the plane's: `plane/envoy_settings.py`."""
 
     server: Literal["interlock", "mlflow"]
     thread_count: PositiveInt
