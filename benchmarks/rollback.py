@@ -21,12 +21,13 @@ from rich.table import Table
 
 from interlock.control.rollback import restore_traffic
 from interlock.control.session import Services
-from interlock.demo.driver import MODEL_NAME, PROFILE_NAME, REQUESTS_PER_SECOND, Demo, running_stack, train, wide_console
+from interlock.demo.driver import MODEL_NAME, PROFILE_NAME, REQUESTS_PER_SECOND, Demo, running_stack, train
 from interlock.demo.models import register
 from interlock.demo.scenarios import SCENARIOS
 from interlock.demo.traffic import LiveTraffic
 from interlock.model.release import ModelVersion
 from interlock.plane.state_directory import StateDirectory
+from interlock.terminal import wide_console
 
 P95_GOAL_SECONDS = 1.0
 LEASE_SECONDS = 30.0

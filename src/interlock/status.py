@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from interlock.errors import ServiceRefused
 from interlock.ports import EvidenceStore
+from interlock.terminal import wide_console
 
 Record = Mapping[str, Any]
 
@@ -20,7 +20,7 @@ def print_releases(store: EvidenceStore) -> None:
         if intake := _first(records, "intake"):
             decision = _decision(records)
             table.add_row(release_id, str(intake["candidate"]), *decision)
-    _console().print(table if table.row_count else "no release yet")
+    wide_console(markup=False).print(table if table.row_count else "no release yet")
 
 
 def print_release(store: EvidenceStore, release_id: str) -> None:
@@ -28,7 +28,7 @@ def print_release(store: EvidenceStore, release_id: str) -> None:
     records = store.read(release_id)
     if not records:
         raise ServiceRefused(f"there is no evidence of a release {release_id!r}: `interlock status` lists what there is")
-    console = _console()
+    console = wide_console(markup=False)
     intake = _first(records, "intake") or {}
     console.print(f"{release_id}: {intake.get('candidate')} against {intake.get('incumbent')}", style="bold")
     console.print(f"candidate {intake.get('candidate_digest')}\nprofile {intake.get('profile_name')} {intake.get('profile_digest')}")
@@ -43,11 +43,6 @@ def print_release(store: EvidenceStore, release_id: str) -> None:
     console.print(timeline)
     name, reason = _decision(records)
     console.print(f"{name}: {reason}", style="bold")
-
-
-def _console() -> Console:
-    """Reasons come from models and services: they are text, never markup."""
-    return Console(markup=False, highlight=False)
 
 
 def _detail(record: Record) -> str:

@@ -161,7 +161,7 @@ def test_a_candidate_served_by_mlflow_models_serve_is_released_like_any_other(st
         pytest.param("1", "nonsense", "Failed", "known", id="an unknown profile fails and names the known ones"),
         pytest.param("1", "malformed", "Failed", "alhpa", id="a misspelt key in the profile fails and is named"),
         pytest.param(
-            "1", "forbidden", "Failed", "start it with another --profile", id="a good profile that this plane was not started with"
+            "1", "forbidden", "Failed", "this plane releases under short", id="a good profile that this plane was not started with"
         ),
     ],
 )

@@ -31,6 +31,7 @@ from interlock.plan.phases import planned_seconds
 from interlock.plane.process import family
 from interlock.plane.state_directory import StackAddresses, StateDirectory
 from interlock.profile.reader import read_profile
+from interlock.terminal import wide_console
 from interlock.wiring import open_services
 
 MODEL_NAME = "flight-delay"
@@ -222,12 +223,6 @@ def running_stack(
     finally:
         stack.send_signal(signal.SIGTERM)
         stack.wait(timeout=STOP_SECONDS)
-
-
-def wide_console() -> Console:
-    """The terminal; where there is none, 150 columns, so that the tables stay whole in a log."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=150)
 
 
 def train(state: StateDirectory, scenarios: Sequence[Scenario], console: Console) -> tuple[FlightsData, TrainedModel, list[TrainedModel]]:
