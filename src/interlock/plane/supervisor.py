@@ -247,14 +247,18 @@ class Supervisor:
         threading.Thread(target=once, name=name, daemon=True).start()
 
     def _repeat(self, name: str, seconds: float, act: Callable[[], object]) -> None:
-        """Do something for ever in a thread of its own; a failure is logged and the next turn comes all the same."""
+        """Do something for ever in a thread of its own; a failure is logged, once while it lasts, and the next turn comes all the same."""
 
         def loop() -> None:
+            trouble = ""
             while not self._stopping.wait(seconds):
                 try:
                     act()
+                    trouble = ""
                 except ReleaseError as error:
-                    log.warning("%s: %s", name, error)
+                    if (told := str(error)) != trouble:
+                        log.warning("%s: %s", name, told)
+                    trouble = told
                 except Exception:  # the lease must go on being enforced whatever one turn stumbled over
                     log.exception("%s failed", name)
 
