@@ -17,37 +17,17 @@ from interlock.judge.evaluate import judge_tick
 from interlock.judge.feasibility import needs
 from interlock.judge.grids import DIVERGENCE_NODES, LATENCY_CELLS, UNITS_PER_PAIR, latency_cells, share_units
 from interlock.judge.pairs import Fate, PairResult
-from interlock.judge.policy import JudgePolicy, LatencyTolerance
+from interlock.judge.policy import LatencyTolerance
 from interlock.judge.quantiles import slower_test
 from interlock.judge.readings import JudgeOutcome
 from interlock.judge.tally import Tally
 from interlock.judge.unpaired import UnpairedPolicy, log_e_unpaired_errors
 from interlock.model.journal import Arm
+from tests import judging
 
 ALPHA = 0.05
 LINE = math.log(1 / ALPHA)
-POLICY = JudgePolicy(
-    alpha=ALPHA,
-    beta=0.05,
-    window_seconds=5.0,
-    planned_seconds=600.0,
-    divergence_tolerance=0.02,
-    divergence_weight=0.35,
-    divergence_is_binary=True,
-    error_tolerance=0.005,
-    error_incumbent_ratio=1.0,
-    error_weight=0.35,
-    p50_tolerance_ratio=0.10,
-    p50_slack_ms=0.0,
-    p50_weight=0.10,
-    p99_tolerance_ratio=0.25,
-    p99_slack_ms=0.0,
-    p99_weight=0.20,
-    max_missing_share=0.05,
-    slo_max_error_share=0.05,
-    slo_max_p99_ms=1500.0,
-    slo_min_sample_count=50,
-)
+POLICY = dataclasses.replace(judging.POLICY, alpha=ALPHA, slo_max_p99_ms=1500.0)
 
 
 def assert_rarely_halts(halted: np.ndarray) -> None:

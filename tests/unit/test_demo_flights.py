@@ -17,10 +17,7 @@ SPLITS = ("train_incumbent", "train_candidate", "evaluation", "reference", "rece
 
 @pytest.fixture(scope="module")
 def source() -> tuple[pd.DataFrame, pd.DataFrame]:
-    try:
-        return flights.read_source()
-    except StateError:
-        pytest.skip("the demonstration's data is not installed")
+    return flights.read_source()
 
 
 @pytest.fixture(scope="module")

@@ -17,36 +17,10 @@ from interlock.judge.policy import JudgePolicy
 from interlock.judge.readings import Judgement, JudgeOutcome, SignalReading
 from interlock.judge.tally import Tally
 from interlock.model.journal import Arm, Leg, Role
+from tests import judging
+from tests.judging import BAD, CLEAN, mixed
 
-POLICY = JudgePolicy(
-    alpha=0.01,
-    beta=0.05,
-    window_seconds=5.0,
-    planned_seconds=600.0,
-    divergence_tolerance=0.02,
-    divergence_weight=0.35,
-    divergence_is_binary=True,
-    error_tolerance=0.005,
-    error_incumbent_ratio=1.0,
-    error_weight=0.35,
-    p50_tolerance_ratio=0.10,
-    p50_slack_ms=5.0,
-    p50_weight=0.10,
-    p99_tolerance_ratio=0.25,
-    p99_slack_ms=5.0,
-    p99_weight=0.20,
-    max_missing_share=0.05,
-    slo_max_error_share=0.05,
-    slo_max_p99_ms=500.0,
-    slo_min_sample_count=50,
-)
-CLEAN = PairResult(Fate.JUDGED, 0.0, 0.0, False, False, Arm.CANDIDATE, 10.0, 10.0)
-BAD = CLEAN._replace(divergence=1.0, candidate_failed=True, candidate_latency_ms=None)
-
-
-def mixed(pair: PairResult, count: int) -> list[PairResult]:
-    """So many pairs, live on the candidate and on the incumbent in turn: half of the traffic each."""
-    return [pair._replace(live_arm=(Arm.CANDIDATE, Arm.INCUMBENT)[i % 2]) for i in range(count)]
+POLICY = dataclasses.replace(judging.POLICY, p50_slack_ms=5.0, p99_slack_ms=5.0)
 
 
 def table(*groups: Iterable[PairResult], seconds: float = 600.0) -> Tally:

@@ -8,30 +8,7 @@ import pytest
 
 from interlock.errors import PolicyError
 from interlock.judge.feasibility import needs, pairs_needed
-from interlock.judge.policy import JudgePolicy
-
-POLICY = JudgePolicy(
-    alpha=0.01,
-    beta=0.05,
-    window_seconds=5.0,
-    planned_seconds=600.0,
-    divergence_tolerance=0.02,
-    divergence_weight=0.35,
-    divergence_is_binary=True,
-    error_tolerance=0.005,
-    error_incumbent_ratio=1.0,
-    error_weight=0.35,
-    p50_tolerance_ratio=0.10,
-    p50_slack_ms=0.0,
-    p50_weight=0.10,
-    p99_tolerance_ratio=0.25,
-    p99_slack_ms=0.0,
-    p99_weight=0.20,
-    max_missing_share=0.05,
-    slo_max_error_share=0.05,
-    slo_max_p99_ms=500.0,
-    slo_min_sample_count=50,
-)
+from tests.judging import POLICY
 
 
 @pytest.mark.parametrize(
