@@ -7,20 +7,22 @@ PY = .venv/bin/python
 UV = PYTHONPATH=.cache/uv UV_PYTHON_DOWNLOADS=never "$$(cat .cache/python)" -m uv
 STATE ?= .interlock/demo
 
-.PHONY: demo test check format unit schema clean chromium
+.PHONY: demo test check lint format unit schema clean chromium
 
 demo: .venv/installed  ## release a good model and roll back three bad ones, on live traffic
 	@$(PY) -m interlock demo --state "$(STATE)" $(if $(JSON),--json "$(JSON)")
 
-test: .venv/installed chromium check  ## everything: style, types, contracts, unit, contract, flow, browser and end-to-end tests
+test: lint chromium  ## everything: style, types, import contracts; unit, contract, flow, browser and end-to-end tests
 	@$(PY) -m pytest -q --durations=10
 
-check: .venv/installed  ## what every commit passes: style, types, import contracts, unit and architecture tests
+check: lint  ## what every commit passes: style, types, import contracts, unit and architecture tests
+	@$(PY) -m pytest -q tests/unit tests/golden tests/architecture
+
+lint: .venv/installed  ## style, types, import contracts
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check -q .
 	@$(PY) -m mypy
 	@$(PY) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
-	@$(PY) -m pytest -q tests/unit tests/golden tests/architecture
 
 unit: .venv/installed  ## unit tests only
 	@$(PY) -m pytest -q tests/unit
