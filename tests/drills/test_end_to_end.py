@@ -70,7 +70,7 @@ class Stack:
         return eventually(lambda: self.state_of(run_id), lambda state: state[0] in ENDED, seconds=240)
 
     def submit(self, version: str, profile: str) -> str:
-        """Ask Prefect for a release; as often as it takes, as the intake does: its SQLite is busy now and then, and the key makes it one run."""
+        """Ask Prefect for a release, again while its SQLite is busy, as the intake does: the key makes it one run."""
         parameters = {"model_name": MODEL_NAME, "version": version, "profile_name": profile}
 
         def ask() -> str:

@@ -119,6 +119,8 @@ def prefect_environment(state: StateDirectory, ports: Ports) -> Mapping[str, str
         "PREFECT_WORKER_PREFETCH_SECONDS": "5",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "30",  # SQLite has one writer: a busy machine needs longer than the 10 s of the default
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "30",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
 
