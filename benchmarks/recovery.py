@@ -27,7 +27,13 @@ def faulty_releases(repeats: int, *, seed: int) -> list[Scenario]:
     moments = random.Random(seed)
     faults = [scenario for scenario in SCENARIOS if scenario.fault]
     return [
-        replace(fault, key=f"{fault.key}-{turn}", seed=100 * turn + fault.seed, fault_after_seconds=moments.uniform(*FAULT_WITHIN_SECONDS))
+        replace(
+            fault,
+            key=f"{fault.key}-{turn}",
+            title=fault.title.removesuffix(", after two minutes"),
+            seed=100 * turn + fault.seed,
+            fault_after_seconds=moments.uniform(*FAULT_WITHIN_SECONDS),
+        )
         for turn in range(repeats)
         for fault in faults
     ]
