@@ -18,7 +18,7 @@ class OddModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         if amount == 15:
             return object()  # cannot be written as JSON
         if amount in (16, 17):
-            time.sleep(2 if amount == 16 else 60)
+            time.sleep(5 if amount == 16 else 60)
         factor = (params or {}).get("factor", 1.0)
         return pd.DataFrame({"scaled": model_input["amount"] * factor, "country": model_input["country"], "seen": len(model_input)})
 

@@ -4,6 +4,9 @@ import asyncio
 import gzip
 import hashlib
 import os
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -125,6 +128,31 @@ def test_the_disk_is_complained_about_once_a_minute_not_twice_a_second(tmp_path:
         collector.take(b"id-1 candidate live 200 1250 0 0 identity m/2", b"")
         asyncio.run(collector.flush())
     assert len(caplog.records) == 1
+
+
+def test_a_collector_that_is_told_to_end_in_the_middle_of_a_write_writes_its_legs_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_middle, write = threading.Event(), SegmentWriter.write
+
+    def write_slowly(writer: SegmentWriter, legs: Sequence[Leg]) -> None:
+        in_the_middle.set()
+        time.sleep(0.3)
+        write(writer, legs)
+
+    monkeypatch.setattr(SegmentWriter, "write", write_slowly)
+
+    async def scenario() -> None:
+        collector, stop = Collector(CollectorSettings(tmp_path, segment_seconds=0.01)), asyncio.Event()
+        collector.take(b"id-1 candidate live 200 1250 2 2 identity m/2", b"{}{}")
+        running = asyncio.create_task(collector.run(stop))
+        await asyncio.to_thread(in_the_middle.wait, 20)
+        collector.take(b"id-2 candidate live 200 1250 2 2 identity m/2", b"{}{}")
+        stop.set()
+        await running
+
+    asyncio.run(scenario())
+    assert [each.request_id for each in JournalReader(tmp_path).read_new()] == ["id-1", "id-2"]
 
 
 def test_legs_without_room_are_refused_and_counted() -> None:

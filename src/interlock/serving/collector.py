@@ -6,6 +6,7 @@ Users never wait for it, so it may fail; it must not fail silently. Whatever it 
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -101,11 +102,17 @@ class Collector:
             return 503
         return 204
 
-    async def run(self) -> None:
-        """Write a segment as often as the settings say; ends only by cancellation."""
-        while True:
-            await asyncio.sleep(self._settings.segment_seconds)
+    async def run(self, stop: asyncio.Event) -> None:
+        """
+        Write a segment as often as the settings say, until told to stop; then write what is left.
+
+        Never cancelled: the thread that writes a segment would go on, and the same legs would be written again.
+        """
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._settings.segment_seconds)
             await self.flush()
+        await self.flush()
 
     async def flush(self) -> None:
         """Write what waits, in a thread, so that new legs are taken meanwhile. A disk that fails is tried again at the next call."""
@@ -158,14 +165,15 @@ async def serve(settings: CollectorSettings, port: int) -> None:
     collector = Collector(settings)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: CollectorProtocol(collector.answer), "127.0.0.1", port)
-    writing = loop.create_task(collector.run())
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, writing.cancel)
-    try:
-        await writing
-    except asyncio.CancelledError:
+    stop = asyncio.Event()
+
+    def end() -> None:
         server.close()
-        await collector.flush()
+        stop.set()
+
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, end)
+    await collector.run(stop)
 
 
 class _WithoutPandas(MetaPathFinder):
