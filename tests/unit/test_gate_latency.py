@@ -130,8 +130,12 @@ def test_one_stall_slows_every_request_that_was_due_meanwhile() -> None:
 
 def test_slow_answers_do_not_hold_back_the_requests_behind_them() -> None:
     eight_at_once = threading.Barrier(8, timeout=20)
+
+    def candidate(_: bytes) -> None:
+        eight_at_once.wait()
+
     load = Load(request_count=96, warm_up_request_count=0, requests_per_second=400.0)
-    read = offer_load(load, candidate=lambda _: eight_at_once.wait(), incumbent=answers, payloads=[b"{}"], clock=SystemClock())
+    read = offer_load(load, candidate=candidate, incumbent=answers, payloads=[b"{}"], clock=SystemClock())
     assert (len(read.candidate.latencies_ms), read.candidate.failures) == (96, ())
 
 
