@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from interlock.judge import evaluate
+from interlock.judge.comparators import comparator
 from interlock.judge.evaluate import judge_final, judge_tick
 from interlock.judge.feasibility import pairs_needed
 from interlock.judge.pairs import Fate, PairJoiner, PairResult
@@ -212,7 +213,7 @@ def test_t06_a_number_that_is_not_finite_is_insufficient_and_never_a_pass(
 @pytest.mark.parametrize("text", ['{"predictions": [NaN]}', "", "<html>", '{"predictions": []}', "null", None])
 def test_t06_a_candidate_that_answers_nonsense_halts_and_an_incumbent_that_does_decides_nothing(text: str | None) -> None:
     def canary(incumbent: str | None, candidate: str | None) -> Tally:
-        joiner = PairJoiner(deadline_seconds=5.0, judging_since_seconds=0.0, output_type="label")
+        joiner = PairJoiner(deadline_seconds=5.0, judging_since_seconds=0.0, compare=comparator("label"))
         for i in range(1000):
             half = Leg(f"r{i}", Arm.INCUMBENT, Role.LIVE, i / 10, 200, 5.0, "d", incumbent, "m/1")
             joiner.offer([half, dataclasses.replace(half, arm=Arm.CANDIDATE, role=Role.MIRROR, prediction=candidate)])
@@ -233,7 +234,7 @@ def test_t34_permuted_predictions_keep_every_marginal_and_halt() -> None:
     moved = rng.choice(1000, 200, replace=False)
     served[moved] = served[rng.permutation(moved)]
     assert sorted(served) == sorted(scores)
-    joiner = PairJoiner(deadline_seconds=5.0, judging_since_seconds=0.0, output_type="probability")
+    joiner = PairJoiner(deadline_seconds=5.0, judging_since_seconds=0.0, compare=comparator("probability"))
     for i, (ours, theirs) in enumerate(zip(scores, served, strict=True)):
         half = Leg(f"r{i}", Arm.INCUMBENT, Role.LIVE, i / 10, 200, 5.0, "d", json.dumps({"predictions": [ours]}), "m/1")
         joiner.offer(

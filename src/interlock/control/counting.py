@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from interlock.control.session import ReleaseSession
+from interlock.judge.comparators import comparator
 from interlock.judge.pairs import Fate, PairJoiner, PairResult
 from interlock.judge.tally import Tally
 from interlock.plan.phases import Phase
@@ -24,8 +25,7 @@ class PairCounter:
         self._joiner = PairJoiner(
             deadline_seconds=judge.pair_deadline_seconds,
             judging_since_seconds=started_at,
-            output_type=session.profile.output_type,
-            regression_scale=session.profile.regression_scale,
+            compare=comparator(session.profile.output_type, regression_scale=session.profile.regression_scale),
         )
         self.tally = Tally(start_seconds=started_at, window_seconds=judge.restart_window_seconds)
         self._collector_seconds, self._heard_at = started_at, session.services.clock.monotonic()

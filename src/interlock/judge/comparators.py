@@ -8,14 +8,31 @@ an answer of the incumbent that cannot be read makes the pair say nothing (None)
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from interlock.errors import PolicyError
 
 _SUM_SLACK = 1e-2  # class probabilities rounded to 2 or 3 digits still count as a distribution
 _RANGE_SLACK = 1e-6  # float32 soft-max may give 1.0000001
+
+
+class Difference(NamedTuple):
+    """
+    How two answers to one input differ.
+
+    divergence: D in [0, 1]; 1 where the candidate's answer is missing or unusable.
+    signed: mean of (candidate - incumbent) / scale, each clipped to [-1, 1]; None unless the outputs are quantities and both are usable.
+    """
+
+    divergence: float
+    signed: float | None = None
+
+
+# (incumbent's answer, candidate's answer) -> their difference; None when the incumbent's says nothing.
+Compare = Callable[[str | None, str | None], Difference | None]
 
 
 class OutputType(StrEnum):
@@ -65,6 +82,17 @@ def divergence(
     per_row = [_row_divergence(kind, a, b, regression_scale or 1.0) for a, b in zip(incumbent.rows, candidate.rows, strict=True)]
     mean = math.fsum(per_row) / len(per_row)
     return min(1.0, max(0.0, mean)) if math.isfinite(mean) else 1.0
+
+
+def comparator(output_type: str, *, regression_scale: float | None = None) -> Compare:
+    """The comparison for an output type. Raises PolicyError as `divergence` does, now rather than at the first pair."""
+    kind = check_output_type(output_type, regression_scale)
+
+    def compare(incumbent_text: str | None, candidate_text: str | None) -> Difference | None:
+        distance = divergence(kind, incumbent_text, candidate_text, regression_scale=regression_scale)
+        return None if distance is None else Difference(distance)
+
+    return compare
 
 
 def check_output_type(output_type: str, regression_scale: float | None) -> OutputType:

@@ -90,7 +90,14 @@ def log_mixture_restarting(growth: Floats, windows: Floats, *, bets: Bets, plann
     """
     if growth.shape[0] == 0:
         return 0.0
-    from_here = log_mixture(growth[::-1].cumsum(axis=0)[::-1], bets)
+    return log_restarting(log_mixture(growth[::-1].cumsum(axis=0)[::-1], bets), windows, planned_window_count=planned_window_count)
+
+
+def log_restarting(from_here: Floats, windows: Floats, *, planned_window_count: int) -> float:
+    """
+    The same from the log e-values of the processes that begin at each window (shape (w,), w >= 1), the first of them being the one
+    since the start.
+    """
     begun = restart_weight_begun(windows, planned_window_count)
     with np.errstate(divide="ignore"):  # a weight of 0 is a log of -inf, which adds nothing
         weights = np.log(np.concatenate([[_SINCE_START], (1 - _SINCE_START) * np.append(np.diff(begun, prepend=0.0), 1 - begun[-1])]))

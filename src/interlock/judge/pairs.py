@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from interlock.errors import PolicyError
-from interlock.judge.comparators import check_output_type, divergence
+from interlock.judge.comparators import Compare, Difference
 from interlock.model.journal import Arm, Leg, Role
 
 # Ids remembered after they were settled, to tell a duplicate or a late half from a new request: at 1,000 pairs/s a few minutes, 20 MB.
@@ -40,6 +40,7 @@ class PairResult(NamedTuple):
     divergence: D in [0, 1]; None when the pair says nothing about the predictions.
     is_unreadable: the incumbent answered 2xx with something the comparator could not read.
     *_latency_ms: None when that arm gave no answer of its own.
+    signed: by how much the candidate's answer is larger, in [-1, 1]; None unless both are quantities.
     """
 
     fate: Fate
@@ -51,6 +52,7 @@ class PairResult(NamedTuple):
     candidate_latency_ms: float | None = None
     incumbent_latency_ms: float | None = None
     is_unreadable: bool = False
+    signed: float | None = None
 
     @property
     def candidate_role(self) -> Role:
@@ -71,13 +73,10 @@ class PairJoiner:
     one deadline after that moment is ignored too: its live half may have come before.
     """
 
-    def __init__(
-        self, *, deadline_seconds: float, judging_since_seconds: float, output_type: str, regression_scale: float | None = None
-    ) -> None:
+    def __init__(self, *, deadline_seconds: float, judging_since_seconds: float, compare: Compare) -> None:
         if not (math.isfinite(deadline_seconds) and deadline_seconds > 0 and math.isfinite(judging_since_seconds)):
             raise PolicyError(f"pairing deadline is {deadline_seconds!r} s since {judging_since_seconds!r}, needs a finite number above 0")
-        self._kind = check_output_type(output_type, regression_scale)
-        self._scale = regression_scale
+        self._compare = compare
         self._deadline = deadline_seconds
         self._since = judging_since_seconds
         self._waiting: dict[str, Leg] = {}
@@ -144,33 +143,28 @@ class PairJoiner:
         if candidate.role is incumbent.role or candidate.input_digest != incumbent.input_digest:
             self._settle_without_data(live, Fate.BROKEN)
             return
-        distance, is_unreadable = self._compare(candidate, incumbent)
+        difference = self._difference(candidate, incumbent)
         candidate_failed, incumbent_failed = _failures(candidate, incumbent)
         self._settled.append(
             PairResult(
                 Fate.JUDGED,
                 live.received_at_seconds,
-                distance,
+                difference.divergence if difference else None,
                 candidate_failed,
                 incumbent_failed,
                 live.arm,
                 candidate.latency_ms,
                 incumbent.latency_ms,
-                is_unreadable,
+                is_unreadable=difference is None and _answered(incumbent),
+                signed=difference.signed if difference else None,
             )
         )
 
-    def _compare(self, candidate: Leg, incumbent: Leg) -> tuple[float | None, bool]:
-        """D, and whether the incumbent's good answer could not be read."""
-        if not 200 <= incumbent.status_code < 300:
-            return None, False
-        distance = divergence(
-            self._kind,
-            incumbent.prediction,
-            candidate.prediction if 200 <= candidate.status_code < 300 else None,
-            regression_scale=self._scale,
-        )
-        return distance, distance is None
+    def _difference(self, candidate: Leg, incumbent: Leg) -> Difference | None:
+        """None when the incumbent gave no good answer, or one that cannot be read."""
+        if not _answered(incumbent):
+            return None
+        return self._compare(incumbent.prediction, candidate.prediction if _answered(candidate) else None)
 
     def _settle_alone(self, leg: Leg) -> None:
         """A half whose other half never came: explained by a drop, or the candidate's failure, or of no use."""
@@ -182,9 +176,8 @@ class PairJoiner:
         elif leg.arm is Arm.CANDIDATE:
             self._settle_without_data(leg, Fate.INCUMBENT_MISSING)
         else:
-            answered = 200 <= leg.status_code < 300
             live_arm = Arm.INCUMBENT if leg.role is Role.LIVE else Arm.CANDIDATE
-            distance = 1.0 if answered else None
+            distance = 1.0 if _answered(leg) else None
             self._settled.append(
                 PairResult(
                     Fate.CANDIDATE_MISSING, leg.received_at_seconds, distance, True, leg.failed, live_arm, None, leg.latency_ms, False
@@ -213,6 +206,10 @@ class PairJoiner:
         self._remembered[request_id] = expired
         if len(self._remembered) >= _REMEMBERED_COUNT:
             self._remembered_before, self._remembered = self._remembered, {}
+
+
+def _answered(leg: Leg) -> bool:
+    return 200 <= leg.status_code < 300
 
 
 def _failures(candidate: Leg, incumbent: Leg) -> tuple[bool, bool]:
