@@ -8,9 +8,11 @@ from interlock.model.release import Decision
 from interlock.model.verdict import Outcome, worst
 from tasks.analysis import HALTED, PASSED, decision_of, final_look, open_analysis, plan, plan_last, watch, watch_bake
 from tasks.conclusion import conclude, failed, lost, rejected_at_intake
+from tasks.disagreement import disagreement_gate
 from tasks.drift import drift_gate
 from tasks.evaluation import evaluation_gate
 from tasks.evidence import publish_gates
+from tasks.feasibility import traffic_gate
 from tasks.latency import latency_gate
 from tasks.memory import memory_gate
 from tasks.policy import read_policy
@@ -48,7 +50,7 @@ def release(model_name: str, version: str, profile_name: str) -> State[str]:
 
 def _bring_to_traffic(session: ReleaseSession) -> State[str]:
     start_candidate(session)
-    verdicts = [evaluation_gate(session), latency_gate(session), memory_gate(session), drift_gate(session)]
+    verdicts = [gate(session) for gate in (evaluation_gate, latency_gate, memory_gate, disagreement_gate, drift_gate, traffic_gate)]
     publish_gates(session, verdicts)
     if (verdict := worst(verdicts)).outcome is not Outcome.PASS:
         return conclude(session, Decision.REJECTED if verdict.outcome is Outcome.FAIL else Decision.HELD, verdict.reason)

@@ -1,5 +1,7 @@
 """How a release ends: the decision in traffic, registry, evidence and the Prefect state, in that order."""
 
+from collections.abc import Callable
+
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
@@ -8,8 +10,8 @@ from interlock.control.rollback import restore_registry, restore_traffic
 from interlock.control.session import ReleaseSession, new_release_id
 from interlock.errors import ReleaseError, ServiceError
 from interlock.model.release import Decision, ModelVersion
-from interlock.wiring import open_services
-from tasks.evidence import publish_chart, publish_decision
+from interlock.wiring import open_services, write_report
+from tasks.evidence import publish_chart, publish_decision, publish_report, publish_signals
 from tasks.traffic import restore
 
 
@@ -41,6 +43,7 @@ def rejected_at_intake(model_name: str, version: str, reason: str) -> State[str]
     services.evidence.append(release_id, "decision", {"decision": Decision.REJECTED.value, "reason": reason})
     services.registry.set_tags(model_name, version, _tags(Decision.REJECTED, reason, release_id))
     services.registry.set_stage(model_name, version, "Archived")
+    _show("the report", lambda: write_report(release_id, services.evidence.read(release_id)))
     return Completed(name=Decision.REJECTED.value, message=reason, data=Decision.REJECTED.value)
 
 
@@ -57,11 +60,18 @@ def _note(session: ReleaseSession, decision: Decision, reason: str) -> None:
         session.services.registry.set_tags(candidate.name, candidate.version, _tags(decision, reason, session.release.release_id))
     except ServiceError as error:  # a tag is for people; the decision stands without it
         get_run_logger().warning("the decision could not be tagged in the registry: %s", error)
+    _show("the signals", lambda: publish_signals(session))
+    _show("the e-values", lambda: publish_chart(session))
+    _show("the report", lambda: publish_report(session))
+    _show("the decision", lambda: publish_decision(session, decision, reason))
+
+
+def _show(what: str, publish: Callable[[], None]) -> None:
+    """Publish something for people. One that cannot be shown takes neither the others nor the decision with it."""
     try:
-        publish_chart(session)
-        publish_decision(session, decision, reason)
-    except Exception as error:  # noqa: BLE001 - pictures for people: the decision is recorded and carried out, and stands without them
-        get_run_logger().warning("the decision could not be shown in Prefect: %s", error)
+        publish()
+    except Exception as error:  # noqa: BLE001 - the decision is recorded and carried out, and stands without its pictures
+        get_run_logger().warning("%s could not be shown: %s", what, error)
 
 
 def _tags(decision: Decision, reason: str, release_id: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What people see in the Prefect UI: gates, canary ticks, the e-value chart, decisions and receipts, as artifacts."""
+"""What people see in the Prefect UI: gates, canary ticks, signals, the e-value chart, decisions and receipts, as artifacts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,8 @@ from interlock.model.plane import RollbackReceipt
 from interlock.model.release import Decision
 from interlock.model.verdict import Verdict
 from interlock.plan.phases import Phase
-from interlock.wiring import draw_e_values
+from interlock.report.signals import signal_table
+from interlock.wiring import draw_e_values, write_report
 
 
 @task(name="publish gates", cache_policy=NO_CACHE)
@@ -45,14 +46,30 @@ def publish_chart(session: ReleaseSession) -> None:
     )
 
 
+def publish_signals(session: ReleaseSession) -> None:
+    """Each signal at the last look: value against limit, bounds, e-value against its halting line, and what the proof still needs."""
+    if not (rows := signal_table(session.services.evidence.read(session.release.release_id))):
+        return
+    create_table_artifact(
+        key=_key("signals", session),
+        table=rows,
+        description=f"# Signals of {session.release.candidate.label} at the last look",
+    )
+
+
+def publish_report(session: ReleaseSession) -> None:
+    """The release report, next to the evidence that it is drawn from."""
+    write_report(session.release.release_id, session.services.evidence.read(session.release.release_id))
+
+
 def publish_decision(session: ReleaseSession, decision: Decision, reason: str) -> None:
-    """The decision in one sentence, with the way to the live page."""
-    release = session.release
+    """The decision in one sentence, with the way to the report and to the live page."""
+    release, page_url = session.release, session.services.page_url
     create_markdown_artifact(
         key=_key("decision", session),
         markdown=f"# {decision.value}: {release.candidate.label}\n\n{reason}\n\n"
         f"Incumbent before: {release.incumbent.label}. Profile {release.profile_name} `{release.profile_digest}`.\n\n"
-        f"[Live page]({session.services.page_url}/)",
+        f"[Release report]({page_url}/releases/{release.release_id}/report.html) · [Live page]({page_url}/)",
     )
 
 

@@ -7,6 +7,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from interlock.control.analysis import Analysis
+from interlock.control.pairing import pairing_values
 from interlock.control.plane_rollback import roll_back_plane
 from interlock.control.records import receipt_values
 from interlock.control.rollback import restore_registry, restore_traffic, roll_back
@@ -46,6 +47,9 @@ def _record_intake(session: ReleaseSession) -> None:
         profile_digest=release.profile_digest,
         profile_text=session.loaded.text,
     )
+    read_outputs = session.services.files.read_outputs
+    outputs = {"candidate": read_outputs(release.candidate), "incumbent": read_outputs(release.incumbent)}
+    session.record("comparator", **pairing_values(session.profile.output, **outputs))
 
 
 @contextmanager

@@ -1,17 +1,21 @@
 """What the tests of the judge share: one policy, and pairs to feed it."""
 
 from interlock.judge.pairs import Fate, PairResult
-from interlock.judge.policy import JudgePolicy
+from interlock.judge.policy import JudgePolicy, StepPlan
 from interlock.model.journal import Arm
 
 POLICY = JudgePolicy(
     alpha=0.01,
     beta=0.05,
     window_seconds=5.0,
-    planned_seconds=600.0,
+    steps=(StepPlan(0.5, 300.0), StepPlan(0.5, 300.0)),
+    is_keyed=False,
     divergence_tolerance=0.02,
     divergence_weight=0.35,
     divergence_is_binary=True,
+    bias_tolerance=None,
+    bias_weight=0.0,
+    segments=(),
     error_tolerance=0.005,
     error_incumbent_ratio=1.0,
     error_weight=0.35,

@@ -1,7 +1,7 @@
 """A whole world of fakes around one release: plane, registry, evidence, and live traffic that flows while somebody sleeps."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from interlock.adapters.fakes import FakeClock, FakeEvidence, FakeJournal, FakeRegistry, FakeTraffic
-from interlock.control.session import ReleaseSession, Services
+from interlock.adapters.fakes import CANDIDATE_PORT, FakeClock, FakeEvidence, FakeJournal, FakeRegistry, FakeTraffic
+from interlock.control.session import ReleaseSession, Services, read_live
 from interlock.errors import ArtifactError, ServiceUnavailable
 from interlock.model.journal import Arm, Leg, Role
 from interlock.model.release import ModelVersion, Release
+from interlock.model.signature import ModelOutput
 from interlock.profile.reader import LoadedProfile, parse_profile
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -34,6 +35,10 @@ class FakeFiles:
     """Model files that are there, unless `refused` says why not."""
 
     refused: str | None = None
+    outputs: dict[str, tuple[ModelOutput, ...]] = field(default_factory=lambda: dict.fromkeys(("1", "2"), (ModelOutput("", "double"),)))
+
+    def read_outputs(self, version: ModelVersion) -> tuple[ModelOutput, ...]:
+        return self.outputs[version.version]
 
     def fetch(self, name: str, version: str) -> tuple[ModelVersion, Path]:
         if self.refused:
@@ -69,6 +74,7 @@ class FakeModel:
 class FakeSender:
     """Every request is answered well, unless it fails."""
 
+    answer: Callable[[], float]
     fails: bool = False
 
     def __enter__(self) -> Self:
@@ -78,9 +84,13 @@ class FakeSender:
         return None
 
     def send(self, payload: bytes) -> None:
+        self.ask(payload)
+
+    def ask(self, payload: bytes) -> str:
         assert payload
         if self.fails:
             raise ServiceUnavailable("connection refused")
+        return f'{{"predictions": [{self.answer()}]}}'
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,9 @@ class World:
     models: dict[str, FakeModel] = field(default_factory=lambda: {"1": FakeModel(), "2": FakeModel()})
     drift_distance: float = 0.1
     candidate_prediction: float = 0.3
-    failing_sender: int = 0  # counted as the gates open them: the candidate's for latency, the incumbent's, the candidate's for memory
+    candidate_answer: Callable[[], float] = lambda: 0.3  # to the gates, as long as nobody uses it
+    incumbent_answer: Callable[[], float] = lambda: 0.3
+    failing_sender: int = 0  # counted as the gates open them: candidate and incumbent for latency, candidate for memory, both again
     has_users: bool = True
     while_time_passes: Callable[[], None] = lambda: None
 
@@ -116,7 +128,7 @@ class World:
         self.registry.champions["late"] = "1"
         self.clock.on_sleep = self._pass_time
         self._request_count = self._opened_senders = 0
-        self._owed_requests = self._owed_to_candidate = 0.0
+        self._owed_requests = self._owed_to_candidate = self._live_requests = 0.0
 
     def services(self) -> Services:
         return Services(
@@ -140,7 +152,9 @@ class World:
         token = self.traffic.begin("late-2", lease_seconds=120)
         self.traffic.load_candidate(CANDIDATE, server="interlock", thread_count=1, token=token)
         release = Release("late-2", CANDIDATE, INCUMBENT, loaded.profile.name, loaded.digest, token)
-        return ReleaseSession(self.services(), release, loaded, self.files.directory(CANDIDATE), self.files.directory(INCUMBENT))
+        services = self.services()
+        directories = (self.files.directory(CANDIDATE), self.files.directory(INCUMBENT))
+        return ReleaseSession(services, release, loaded, *directories, read_live(services))
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         """Evidence records of one kind, of all releases."""
@@ -153,7 +167,8 @@ class World:
     def _open_sender(self, port: int) -> FakeSender:
         assert port
         self._opened_senders += 1
-        return FakeSender(fails=self._opened_senders == self.failing_sender)
+        answer = self.candidate_answer if port == CANDIDATE_PORT else self.incumbent_answer
+        return FakeSender(answer, fails=self._opened_senders == self.failing_sender)
 
     def _measure_drift(self, reference: pd.DataFrame, current: pd.DataFrame, *, columns: Sequence[str]) -> Drifted:
         assert len(reference) == len(current)
@@ -161,6 +176,9 @@ class World:
 
     def _pass_time(self, seconds: float) -> None:
         self.while_time_passes()
+        if self.has_users:
+            self._live_requests += seconds * REQUESTS_PER_SECOND
+            self.traffic.counts = replace(self.traffic.counts, live_requests_count=int(self._live_requests))
         if not (self.has_users and self.traffic.mirroring and self.traffic.candidate):
             return
         self._owed_requests += seconds * REQUESTS_PER_SECOND

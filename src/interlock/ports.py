@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from interlock.model.journal import Leg
 from interlock.model.plane import CaptureCounts, PlaneState
 from interlock.model.release import ModelVersion
+from interlock.model.signature import ModelOutput
 
 
 class Clock(Protocol):
@@ -169,4 +170,8 @@ class ModelFiles(Protocol):
 
     def directory(self, version: ModelVersion) -> Path:
         """Where a fetched version lies."""
+        ...
+
+    def read_outputs(self, version: ModelVersion) -> tuple[ModelOutput, ...]:
+        """What a fetched version answers by its signature, in its order. ArtifactError when it does not say."""
         ...

@@ -133,7 +133,22 @@ def close_release(state: StateDirectory, release_id: str, candidate: ModelVersio
 
 
 def draw_e_values(release_id: str, ticks: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the release's e-values so far into its evidence, where the live page serves it from."""
-    from interlock.adapters.chart import draw
+    """Draw the release's e-values so far next to its evidence, where the live page serves it from."""
+    from interlock.report.charts import draw
 
-    (state_directory() / "evidence" / f"{release_id}.svg").write_text(draw(ticks), encoding="utf-8")
+    _write_next_to_evidence(f"{release_id}.svg", draw(ticks))
+
+
+def write_report(release_id: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write the release's report next to the evidence it is drawn from, where the live page serves it from."""
+    from interlock.report.page import render_report
+
+    _write_next_to_evidence(f"{release_id}.html", render_report(release_id, records))
+
+
+def _write_next_to_evidence(name: str, text: str) -> None:
+    """Whole or not at all: somebody may be reading the former one."""
+    path = state_directory() / "evidence" / name
+    unfinished = path.with_name(f"{name}.{os.getpid()}.part")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("interlock/plane/capture.lua", "interlock/plane/page.html", "interlock/_profiles/standard.yaml", "interlock/_prefect.yaml")
+NEEDED = (
+    "interlock/plane/capture.lua",
+    "interlock/plane/page.html",
+    "interlock/report/report.html",
+    "interlock/_profiles/standard.yaml",
+    "interlock/_prefect.yaml",
+)
 USE = """
 import pathlib, sys
 import flows.release, flows.rollback, interlock, tasks.traffic

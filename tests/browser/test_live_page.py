@@ -1,20 +1,16 @@
 """The live page in a real browser: what the on-call reads, and that no old number passes for a current one."""
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.recorded_plane import RELEASE_ID, Served, served_page
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update"]
 MAX_PAGE_BYTES = 60 * 1024
 PATIENCE_MS = 15_000  # two loaded cores; the page itself needs about a second
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -22,19 +18,6 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 Snapshot = dict[str, Any]
 OpenPage = Callable[..., Page]
 Edit = Callable[[Snapshot], Snapshot]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium; of module scope, since Playwright's event loop would disturb asyncio in other modules."""
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        missing = "the live page was NOT tested, no Chromium on PATH: run `apt-get install -y chromium` (`make test` does it as root)"
-        (pytest.fail if "CI" in os.environ else pytest.skip)(missing)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -67,10 +67,29 @@ def test_every_request_leaves_a_pair_in_both_directions(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_both_legs_say_which_segment_and_whom_the_client_named(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        await set_split(rig, 5_000, mirror=True)
+        client = Client(rig.settings.live_port)
+        await client.ask(b"1", extra="interlock-segment: New York / JFK\r\ninterlock-key: customer 7\r\n")
+        await client.ask(b"2", extra="interlock-segment: New York / JFK\r\ninterlock-key: customer 7\r\n")
+        await client.ask(b"3", extra=f"interlock-segment: {'x' * 65}\r\ninterlock-key: customer 8\r\n")
+        await client.ask(b"4")
+        legs = await read_legs(rig, 8)
+        assert sorted(leg.segment for leg in legs) == [""] * 4 + ["New York / JFK"] * 4
+        keys = [leg.key for leg in legs]
+        assert sorted(keys.count(key) for key in set(keys)) == [2, 2, 4]
+        assert not any("customer" in key for key in keys), "a key may name a person"
+
+    run(tmp_path, scenario)
+
+
 def test_nothing_is_captured_while_quiet_nor_on_other_paths(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         client = Client(rig.settings.live_port)
         await rig.ask_many(50)
+        await Client(rig.settings.live_port).ask(b"", method="GET", path="/ping")
+        assert rig.admin.capture_counts().live_requests_count == 50, "predictions are counted all the same"
         await set_split(rig, 10_000, mirror=True)
         for method, path in (("GET", "/ping"), ("GET", "/invocations"), ("POST", "/version"), ("GET", "/metrics")):
             await client.ask(b"", method=method, path=path)

@@ -80,6 +80,13 @@ def test_what_is_not_an_answer_raises(port: int, payload: bytes, error: type[Exc
     assert "hunter2" not in str(caught.value)
 
 
+def test_an_asked_payload_gives_the_body_as_it_came(port: int) -> None:
+    with ScoringClient(port, timeout_seconds=5.0) as client:
+        assert client.ask(b"good") == '{"predictions": [0.5]}'
+        with pytest.raises(ServiceRefused, match="without predictions"):
+            client.ask(b"page")
+
+
 def test_a_dead_server_raises(port: int) -> None:
     with ScoringClient(1, timeout_seconds=0.3) as client, pytest.raises(ServiceUnavailable, match="ConnectError"):
         client.send(b"good")

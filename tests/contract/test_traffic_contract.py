@@ -358,3 +358,17 @@ def test_the_page_can_be_read_without_the_secret_and_shows_a_dead_plane_as_nothi
     assert httpx.get(f"{served.url}/releases/unknown/e-values.svg").status_code == 404
     assert httpx.get(f"{served.url}/releases/..%2F..%2Fetc%2Fpasswd/e-values.svg").status_code == 404
     assert httpx.get(f"{served.url}/api/restore").status_code == 405
+
+
+def test_a_report_is_served_so_that_nothing_in_it_runs_and_no_other_file_is(served: ServedWorld, tmp_path: Path) -> None:
+    (tmp_path / "evidence" / "late-2.html").write_text("<!doctype html><p>Promoted</p>", encoding="utf-8")
+    (tmp_path / "secret.html").write_text("secret", encoding="utf-8")
+    answer = httpx.get(f"{served.url}/releases/late-2/report.html")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "Promoted" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    assert "script-src" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    for release_id in ("unknown", "..%2Fsecret", "%2E%2E%2Fsecret", "late-2%0A", "late-2.html%00", "..", ".late-2"):
+        assert httpx.get(f"{served.url}/releases/{release_id}/report.html").status_code == 404, release_id

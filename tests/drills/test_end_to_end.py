@@ -156,11 +156,12 @@ def test_every_gate_and_every_tick_can_be_read_in_the_prefect_ui_and_the_evidenc
 
     artifacts = httpx.post(f"{stack.addresses.prefect_url}/artifacts/filter", json={"limit": 200}).json()
     keys = {artifact["key"] for artifact in artifacts}
-    wanted = ("gates", "ticks-0", "ticks-1", "e-values", "decision")
+    wanted = ("gates", "ticks-0", "ticks-1", "e-values", "signals", "decision")
     assert all(any(key.startswith(f"{MODEL_NAME}-3-") and key.endswith(end) for key in keys) for end in wanted), keys
     rows = json.loads(next(a["data"] for a in artifacts if a["key"].startswith(f"{MODEL_NAME}-3-") and a["key"].endswith("gates")))
     assert all({"value", "limit", "n", "reason"} <= row.keys() for row in rows)
     assert httpx.get(f"{stack.addresses.page_url}/releases/{release_id}/e-values.svg").status_code == 200
+    assert "RolledBack" in httpx.get(f"{stack.addresses.page_url}/releases/{release_id}/report.html").text
 
 
 def test_a_candidate_served_by_mlflow_models_serve_is_released_like_any_other(stack: Stack) -> None:

@@ -1,5 +1,6 @@
 """The stories as Prefect runs them: a release ends as Promoted, Held, Rejected or RolledBack, and never with the candidate in traffic."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from flows.rollback import rollback
 from interlock.adapters.fakes import FakeEvidence
 from interlock.errors import EvidenceError, ServiceUnavailable
 from interlock.model.release import ModelVersion
+from interlock.model.signature import ModelOutput
 from tests.worlds import CANDIDATE, INCUMBENT, World
 
 
@@ -59,7 +61,22 @@ def gates(world: World) -> dict[str, str]:
     return {record["gate"]: record["outcome"] for record in world.records("gate")}
 
 
-ALL_PASS = dict.fromkeys(("evaluation", "latency", "memory", "drift"), "PASS")
+def reports(directory: Path) -> list[str]:
+    return [path.read_text() for path in (directory / "evidence").glob("*.html")]
+
+
+def artifacts(prefect_url: str, release_id: str) -> dict[str, str]:
+    found = httpx.post(f"{prefect_url}/artifacts/filter", json={"limit": 200}, timeout=60).json()
+    return {artifact["key"].removeprefix(f"{release_id.lower()}-"): artifact["data"] for artifact in found}
+
+
+def is_a_table_of_signals(rows: list[dict[str, Any]]) -> bool:
+    assert {"divergence", "errors", "p50", "p99"} <= {row["signal"] for row in rows}
+    wanted = {"value", "limit", "n", "low", "high", "e_value", "halts_at", "more_requests_needed", "reason"}
+    return all(wanted <= row.keys() for row in rows)
+
+
+ALL_PASS = dict.fromkeys(("evaluation", "latency", "memory", "disagreement", "drift", "traffic"), "PASS")
 
 
 def test_a_good_candidate_is_promoted_through_every_phase(world: World, prefect_url: str, tmp_path: Path) -> None:
@@ -73,19 +90,34 @@ def test_a_good_candidate_is_promoted_through_every_phase(world: World, prefect_
     assert gates(world) == ALL_PASS
     assert [record["weight_bps"] for record in world.records("phase")] == [0, 1000, 5000, 10_000]
     kinds = list(dict.fromkeys(record["kind"] for record in next(iter(world.evidence.records.values()))))
-    assert kinds == ["intake", "loaded", "data", "gate", "phase", "tick", "final look", "counts", "promoted", "finalised", "decision"]
+    assert kinds == [
+        "intake",
+        "comparator",
+        "loaded",
+        "data",
+        "gate",
+        "phase",
+        "tick",
+        "final look",
+        "counts",
+        "promoted",
+        "finalised",
+        "decision",
+    ]
     (intake,) = world.records("intake")
     assert intake["candidate_digest"] == CANDIDATE.digest
     assert re.fullmatch("sha256:[0-9a-f]{64}", intake["profile_digest"])
     assert tags(world)["interlock.decision"] == "Promoted"
     release_id = tags(world)["interlock.release"]
     assert "<svg" in (tmp_path / "evidence" / f"{release_id}.svg").read_text()
-    found = httpx.post(f"{prefect_url}/artifacts/filter", json={"limit": 200}, timeout=60).json()
-    keys = {artifact["key"].removeprefix(f"{release_id.lower()}-") for artifact in found}
-    assert {"gates", "ticks-0", "ticks-1", "ticks-2", "ticks-3", "e-values", "decision"} <= keys
+    assert all(text in reports(tmp_path)[0] for text in ("Promoted", "late/2", "Signals at the final look: PASS", "<svg"))
+    shown = artifacts(prefect_url, release_id)
+    assert {"gates", "ticks-0", "ticks-1", "ticks-2", "ticks-3", "e-values", "signals", "decision"} <= shown.keys()
+    assert f"[Release report](http://page/releases/{release_id}/report.html)" in shown["decision"]
+    assert is_a_table_of_signals(json.loads(shown["signals"]))
 
 
-def test_a_gate_that_fails_rejects_and_still_all_gates_are_judged(world: World) -> None:
+def test_a_gate_that_fails_rejects_and_still_all_gates_are_judged(world: World, tmp_path: Path) -> None:
     world.models["2"].change = lambda answers: 1 - answers
     state = run()
     assert state.name == "Rejected"
@@ -93,6 +125,8 @@ def test_a_gate_that_fails_rejects_and_still_all_gates_are_judged(world: World) 
     assert gates(world) == ALL_PASS | {"evaluation": "FAIL"}
     assert is_back_to_the_incumbent(world)
     assert world.records("phase") == [], "no user and no copy reached it"
+    (report,) = reports(tmp_path)
+    assert all(text in report for text in ("Rejected", "evaluation", "No signal was judged"))
 
 
 def test_a_gate_that_can_say_nothing_holds(world: World) -> None:
@@ -100,7 +134,7 @@ def test_a_gate_that_can_say_nothing_holds(world: World) -> None:
     state = run()
     assert state.name == "Held"
     assert gates(world)["evaluation"] == "INCONCLUSIVE"
-    assert len(gates(world)) == 4
+    assert len(gates(world)) == 6
     assert is_back_to_the_incumbent(world)
 
 
@@ -130,7 +164,53 @@ def test_a_candidate_that_fails_one_arm_of_the_load_is_rejected(world: World) ->
     assert gates(world)["latency"] == "FAIL"
 
 
-def test_divergence_in_mid_canary_rolls_back(world: World) -> None:
+def test_a_candidate_that_disagrees_beyond_tolerance_is_rejected_before_a_user_is_exposed(world: World) -> None:
+    world.candidate_answer = lambda: 0.8
+    state = run()
+    assert state.name == "Rejected", state.message
+    assert all(words in str(state.message) for words in ("differ by 0.5", "the tolerance is 0.2", "no user was exposed")), state.message
+    assert gates(world) == ALL_PASS | {"disagreement": "FAIL"}
+    (chosen,) = world.records("comparator")
+    assert chosen["output"] == {"type": "probability", "comparator": "total_variation"}
+    assert (chosen["candidate_outputs"], chosen["incumbent_outputs"]) == (["double"], ["double"])
+    assert is_back_to_the_incumbent(world)
+    assert world.records("phase") == [], "no user and no copy reached it"
+
+
+def test_an_incumbent_whose_own_noise_reaches_the_tolerance_holds(world: World) -> None:
+    noise = np.random.default_rng(3)
+    world.incumbent_answer = lambda: float(noise.random())
+    state = run()
+    assert state.name == "Held", state.message
+    assert "differs from itself" in str(state.message)
+    assert gates(world) == ALL_PASS | {"disagreement": "INCONCLUSIVE"}
+    assert is_back_to_the_incumbent(world)
+
+
+@pytest.mark.parametrize(("sender", "outcome", "name"), [(4, "FAIL", "Rejected"), (5, "INCONCLUSIVE", "Held")])
+def test_a_server_that_dies_in_the_disagreement_gate_is_no_pass(world: World, sender: int, outcome: str, name: str) -> None:
+    world.failing_sender = sender
+    state = run()
+    assert state.name == name, state.message
+    assert gates(world) == ALL_PASS | {"disagreement": outcome}
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("outputs", [(), (ModelOutput("", "string"),), (ModelOutput("vector", "tensor", "double", (-1, 3, 3)),)])
+def test_a_comparator_that_cannot_compare_the_signatures_is_rejected_at_intake(
+    world: World, version: str, outputs: tuple[ModelOutput, ...]
+) -> None:
+    world.files.outputs[version] = outputs
+    state = run()
+    assert state.name == "Rejected", state.message
+    words = (f"late/{version} cannot be compared by total_variation", "infer_signature", *(output.described for output in outputs))
+    assert all(word in str(state.message) for word in words), state.message
+    assert "total_variation" in tags(world)["interlock.reason"]
+    assert is_back_to_the_incumbent(world)
+    assert world.traffic.token == 0, "the plane was never asked for, and nothing was loaded"
+
+
+def test_divergence_in_mid_canary_rolls_back(world: World, tmp_path: Path) -> None:
     def drift() -> None:
         world.candidate_prediction = 0.95
 
@@ -141,6 +221,8 @@ def test_divergence_in_mid_canary_rolls_back(world: World) -> None:
     assert is_back_to_the_incumbent(world)
     assert [step["step"] for step in world.records("rollback")[0]["steps"]] == ["traffic", "registry", "capacity"]
     assert max(record["weight_bps"] for record in world.records("phase")) == 1000
+    (report,) = reports(tmp_path)
+    assert all(text in report for text in ("RolledBack", "past its halting line", "Requests judged until the halt"))
 
 
 def test_divergence_in_the_bake_rolls_back_traffic_and_registry(world: World) -> None:
@@ -155,17 +237,27 @@ def test_divergence_in_the_bake_rolls_back_traffic_and_registry(world: World) ->
 
 
 def test_t12_what_is_not_proved_at_the_deadline_is_held(world: World) -> None:
-    state = run("hopeless")
+    world.candidate_prediction = 0.4995  # in the canary it differs by .1995, and .2 is tolerated
+    state = run()
     assert state.name == "Held"
     assert world.records("final look")[0]["outcome"] == "INSUFFICIENT"
     assert world.records("promoted") == []
     assert is_back_to_the_incumbent(world)
 
 
+def test_a_plan_too_short_for_its_traffic_is_held_before_a_user_is_exposed_and_says_what_it_would_take(world: World) -> None:
+    state = run("hopeless")
+    assert state.name == "Held"
+    assert "errors gets 1200 pairs and needs 7164: 36 s would do" in str(state.message)
+    assert world.records("phase") == []
+    assert is_back_to_the_incumbent(world)
+
+
 def test_t02_without_traffic_nobody_is_promoted(world: World) -> None:
     world.has_users = False
-    state = run("hopeless")
-    assert (state.name, "n=0" in str(state.message)) == ("Held", True)
+    state = run()
+    assert (state.name, "0 live requests a second" in str(state.message)) == ("Held", True)
+    assert world.records("phase") == []
     assert is_back_to_the_incumbent(world)
 
 
@@ -179,12 +271,13 @@ def test_traffic_that_dries_up_is_held_for_lack_of_evidence(world: World) -> Non
     assert is_back_to_the_incumbent(world)
 
 
-def test_a_corrupt_artifact_is_rejected_at_intake_and_research_finds_the_reason(world: World) -> None:
+def test_a_corrupt_artifact_is_rejected_at_intake_and_research_finds_the_reason(world: World, tmp_path: Path) -> None:
     world.files.refused = "late/2 has no signature: log the model with infer_signature"
     state = run()
     assert (state.name, state.message) == ("Rejected", world.files.refused)
     assert tags(world)["interlock.decision"] == "Rejected"
     assert "infer_signature" in tags(world)["interlock.reason"]
+    assert ["infer_signature" in report for report in reports(tmp_path)] == [True]
     assert is_back_to_the_incumbent(world)
     assert world.traffic.token == 0, "the plane was never asked for"
 
@@ -357,13 +450,14 @@ def test_what_goes_wrong_after_the_promotion_leaves_registry_and_traffic_on_the_
     assert world.registry.versions[("late", "2")].stage == "Production"
 
 
-def test_a_decision_stands_when_its_pictures_cannot_be_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decision_stands_when_its_pictures_cannot_be_shown(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(*_: object) -> None:
         raise OSError("no space left for a picture")
 
     monkeypatch.setattr("tasks.conclusion.publish_chart", broken)
     assert run().name == "Promoted"
     assert world.traffic.incumbent == CANDIDATE
+    assert len(reports(tmp_path)) == 1, "one picture that fails does not take the others with it"
 
 
 def test_a_first_record_that_cannot_be_written_leaves_the_plane_free(world: World) -> None:

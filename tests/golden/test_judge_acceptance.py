@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from interlock.judge.bounds import share_bounds
-from interlock.judge.eprocess import fail_bets, log_mixture, restart_weight_begun
+from interlock.judge.eprocess import SINCE_START_WEIGHT, fail_bets, log_mixture, restart_weight_begun
 from interlock.judge.evaluate import judge_tick
 from interlock.judge.feasibility import needs
 from interlock.judge.grids import DIVERGENCE_NODES, LATENCY_CELLS, UNITS_PER_PAIR, latency_cells, share_units
@@ -55,7 +55,11 @@ def first_crossings(data: np.ndarray, *, pairs_per_window: int, restarting: bool
         upper_nodes = DIVERGENCE_NODES[np.minimum(lower + 1, DIVERGENCE_NODES.size - 1)]
         factor = np.exp((1 - high) * bets.log_factors(DIVERGENCE_NODES[lower]) + high * bets.log_factors(upper_nodes))
         start, restarts = np.minimum(start * factor, 1e200), np.minimum(restarts * factor, 1e200)
-        total = 0.5 * (start @ weights) + 0.5 * (restarts @ weights + 1 - begun) if restarting else start @ weights
+        total = (
+            SINCE_START_WEIGHT * (start @ weights) + (1 - SINCE_START_WEIGHT) * (restarts @ weights + 1 - begun)
+            if restarting
+            else start @ weights
+        )
         crossed[(crossed == 0) & (total >= line)] = i + 1
         if crossed.all():
             break
@@ -70,7 +74,7 @@ def test_clean_pairs_needed_for_a_divergence_pass(tolerance: float, pairs: int) 
 
 
 def test_clean_needs_of_the_other_signals_are_as_published() -> None:
-    assert dict(needs(POLICY)) == {"divergence": 149, "errors": 715, "p50": 21, "p99": 564, "slo_error_share": 59, "slo_p99": 299}
+    assert dict(needs(POLICY)) == {"divergence": 149, "errors": 715, "p50": 21, "p99": 555, "slo_error_share": 59, "slo_p99": 299}
 
 
 @pytest.mark.parametrize("restarting", [False, True], ids=["since start", "with restarts"])
@@ -83,7 +87,7 @@ def test_t1_drift_below_tolerance_on_average_rarely_halts_since_start_and_is_see
     share = 0.02 * (1 - 0.8 * np.sin(2 * np.pi * np.arange(6000) / 6000))
     data = (np.random.default_rng([1, 2]).random((400, 6000)) < share).astype(float)
     assert_rarely_halts(first_crossings(data, pairs_per_window=100, restarting=False) > 0)
-    assert np.mean(first_crossings(data, pairs_per_window=100, restarting=True) > 0) == pytest.approx(0.73, abs=0.08)
+    assert np.mean(first_crossings(data, pairs_per_window=100, restarting=True) > 0) == pytest.approx(0.66, abs=0.08)
 
 
 @pytest.mark.parametrize(

@@ -38,11 +38,13 @@ def test_the_bootstrap_is_json_and_always_the_same() -> None:
 
 
 def test_by_default_every_request_takes_the_quiet_route_to_the_incumbent() -> None:
-    first = routes("live")[0]
-    assert first["match"]["runtime_fraction"]["default_value"] == {"numerator": 10_000, "denominator": "TEN_THOUSAND"}
-    assert first["route"]["cluster"] == "incumbent"
-    assert "request_mirror_policies" not in first["route"]
-    others = [route["match"]["runtime_fraction"] for route in routes("live")[1:] if "runtime_fraction" in route["match"]]
+    quiet = routes("live")[:2]
+    for route in quiet:
+        assert route["match"]["runtime_fraction"]["default_value"] == {"numerator": 10_000, "denominator": "TEN_THOUSAND"}
+        assert route["route"]["cluster"] == "incumbent"
+        assert "request_mirror_policies" not in route["route"]
+    assert [route["match"].get("prefix") for route in quiet] == [None, "/"], "predictions first, so that they are counted; then the rest"
+    others = [route["match"]["runtime_fraction"] for route in routes("live")[2:] if "runtime_fraction" in route["match"]]
     assert {at["default_value"]["numerator"] for at in others} == {0}
 
 

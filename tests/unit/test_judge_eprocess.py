@@ -1,15 +1,19 @@
 """The e-process against independent reckonings: its definition, the recursion over restarts, and the unpaired form."""
 
+import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from interlock.errors import PolicyError
 from interlock.judge.bounds import mean_bounds, more_needed, quantile_ranks, rejects_share, share_bounds
 from interlock.judge.eprocess import (
+    SINCE_START_WEIGHT,
     Bets,
     e_value,
     fail_bets,
@@ -21,14 +25,14 @@ from interlock.judge.eprocess import (
 )
 from interlock.judge.grids import LATENCY_CELLS, latency_cells
 from interlock.judge.policy import LatencyTolerance
-from interlock.judge.quantiles import not_slower_test, quantile_ms, slower_test
+from interlock.judge.quantiles import QuantileTest, exceeding_bets, not_slower_test, quantile_ms, slower_test
 from interlock.judge.unpaired import UnpairedPolicy, log_e_unpaired_errors
 
 GENTLE = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def by_definition(data: np.ndarray, windows: np.ndarray, bets: Bets, planned: int) -> float:
-    """Half since the start, half over restarts, written out as products, one restart after the other."""
+    """The weight since the start and the rest over restarts, written out as products, one restart after the other."""
     weights = np.exp(bets.log_weights)
 
     def process(kept: np.ndarray) -> float:
@@ -37,7 +41,7 @@ def by_definition(data: np.ndarray, windows: np.ndarray, bets: Bets, planned: in
     last = int(windows.max())
     begun = restart_weight_begun(np.arange(last + 1.0), planned)
     restarts = sum((begun[j] - begun[j - 1]) * process(data[windows >= j]) for j in range(1, last + 1))
-    return float(0.5 * process(data) + 0.5 * (restarts + 1 - begun[-1]))
+    return float(SINCE_START_WEIGHT * process(data) + (1 - SINCE_START_WEIGHT) * (restarts + 1 - begun[-1]))
 
 
 @GENTLE
@@ -56,6 +60,7 @@ def test_the_restarting_mixture_equals_its_definition(data: list[tuple[float, in
     [
         pytest.param(fail_bets(0.02), id="fail side"),
         pytest.param(fail_bets(0.005, low=-1.0), id="fail side of paired errors"),
+        pytest.param(exceeding_bets(0.02), id="fail side of a quantile"),
         pytest.param(pass_bets(0.02), id="pass side"),
         pytest.param(planned_pass_bets(0.005, high=1.0, sample_count=10, beta=0.05), id="planned pass side, few data"),
         pytest.param(planned_pass_bets(0.005, high=1.0, sample_count=1e6, beta=0.05), id="planned pass side, many data"),
@@ -69,6 +74,15 @@ def test_bets_are_fair_at_the_null_and_never_ruined(bets: Bets) -> None:
     assert (at_low > 0).all()
     assert (at_high > 0).all()
     assert np.exp(bets.log_weights).sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("mean", [0.01, 0.02, 0.05])
+def test_fail_bets_spend_little_below_one_and_a_half_times_the_tolerance_but_not_nothing(mean: float) -> None:
+    bets = fail_bets(mean)
+    weights, best_for = np.exp(bets.log_weights), 1 + bets.stakes * (1 - mean)  # for labels, in multiples of the tolerance
+    assert weights[best_for > 1.5] == pytest.approx(weights.max()), "no large fault is preferred to another"
+    assert 0 < weights[best_for < 1.5].sum() < 0.25
+    assert best_for.min() < 1.1
 
 
 def test_no_data_is_an_e_value_of_one() -> None:
@@ -102,18 +116,36 @@ def test_the_smallest_product_is_the_smallest_over_every_threshold() -> None:
     rng = np.random.default_rng(7)
     candidate, incumbent = rng.lognormal(3.2, 0.5, 80), rng.lognormal(3.0, 0.5, 120)
     test = slower_test(histogram(candidate.tolist()), histogram(incumbent.tolist()), quantile=0.5, tolerance=TOLERANCE)
-    edges = 0.02 * 1.02 ** np.arange(897)
+    edges = 0.02 * 1.005 ** np.arange(3556)
     cells_c, cells_b = latency_cells(candidate), latency_cells(incumbent)
     down, up = edges[cells_c - 1], 1.25 * edges[cells_b]
-    fail, good = fail_bets(0.5), pass_bets(0.5)
+    fail, good = exceeding_bets(0.5), pass_bets(0.5)
 
-    def m(hits: int, n: int, bets: Bets) -> float:
+    def e(hits: int, n: int, bets: Bets) -> float:
         factors = np.exp(bets.log_factors(np.array([0.0, 1.0])))
-        return 0.25 + 0.75 * float((factors[1] ** hits * factors[0] ** (n - hits)) @ np.exp(bets.log_weights))
+        return float((factors[1] ** hits * factors[0] ** (n - hits)) @ np.exp(bets.log_weights))
+
+    def m(above: float, below: float) -> float:
+        return 0.05 + 0.30 * above + 0.25 * below + 0.40 * above * below
 
     every = np.concatenate([[0.0], down, up, down + 1e-9, up + 1e-9])
-    slow = min(m(int((down > x).sum()), 80, fail) * m(int((up >= x).sum()), 120, good) for x in every)
+    slow = min(m(e(int((down > x).sum()), 80, fail), e(int((up >= x).sum()), 120, good)) for x in every)
     assert test.log_e() == pytest.approx(math.log(slow))
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9])
+@pytest.mark.parametrize("test", [slower_test, not_slower_test])
+def test_a_quantile_at_its_tolerance_is_worth_at_most_one_on_average(test: Callable[..., QuantileTest], quantile: float) -> None:
+    """Exact, over every outcome of 7 and 9 requests: the candidate's quantile is a grid cell above or below the tolerated one."""
+    n_candidate, n_incumbent, share = 7, 9, 1 - quantile
+    slower_ms, faster_ms = (99.0, 101.5) if test is slower_test else (101.5, 99.0)
+    total = 0.0
+    for high_c, high_b in itertools.product(range(n_candidate + 1), range(n_incumbent + 1)):
+        chance = stats.binom.pmf(high_c, n_candidate, share) * stats.binom.pmf(high_b, n_incumbent, share)
+        candidate = histogram([10.0] * (n_candidate - high_c) + [slower_ms] * high_c)
+        incumbent = histogram([8.0] * (n_incumbent - high_b) + [faster_ms / 1.25] * high_b)
+        total += chance * math.exp(test(candidate, incumbent, quantile=quantile, tolerance=TOLERANCE).log_e())
+    assert total <= 1.0
 
 
 def test_a_far_slower_candidate_is_found_and_a_far_faster_one_is_proved() -> None:

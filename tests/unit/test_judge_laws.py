@@ -39,6 +39,10 @@ PAIRS = st.builds(
     fate=st.sampled_from([*[Fate.JUDGED] * 20, *Fate]),
     at_seconds=st.floats(0, 600),
     divergence=st.none() | st.sampled_from([0.0, 1.0]) | st.floats(0, 1),
+    signed=st.none() | st.floats(-1, 1),
+    segment=st.sampled_from(["", "a", "b"]),
+    key=st.sampled_from(["", "1", "2", "3"]),
+    is_unreadable=st.booleans(),
     candidate_failed=st.booleans(),
     incumbent_failed=st.booleans(),
     live_arm=st.sampled_from(Arm),
@@ -65,7 +69,7 @@ def test_nothing_that_small_ever_passes_and_every_answer_is_json(pairs: list[Pai
 def test_more_bad_pairs_never_turn_a_halt_into_anything_else(clean: int, bad: int, more: int, at: float) -> None:
     tally = table(mixed(CLEAN, clean), mixed(BAD, bad))
     before = judge_tick(tally, POLICY)
-    tally.add([BAD._replace(at_seconds=at)] * more, 0)
+    tally.add([pair._replace(at_seconds=at) for pair in mixed(BAD, more)], 0, is_settling=True)
     after = judge_tick(tally, POLICY)
     assert after.outcome is JudgeOutcome.HALT or before.outcome is not JudgeOutcome.HALT
     assert reading(after, "divergence").e_value >= reading(before, "divergence").e_value * (1 - 1e-9)
@@ -89,11 +93,11 @@ def test_the_first_halt_is_the_first_look_at_which_the_sum_reaches_the_line() ->
     tally = table(mixed(CLEAN, 200))
     sums = []
     for _ in range(40):
-        tally.add([CLEAN._replace(at_seconds=599.0, divergence=0.25)], 0)
+        tally.add([CLEAN._replace(at_seconds=599.0, divergence=0.25)], 0, is_settling=True)
         judgement = judge_tick(tally, POLICY)
         sums.append(judgement.e_value)
         assert (judgement.outcome is JudgeOutcome.HALT) == (judgement.e_value >= judgement.halting_line)
-        by_hand = [signal.e_value / signal.halting_e_value for signal in judgement.signals]
+        by_hand = [signal.e_value / signal.halting_e_value for signal in judgement.signals if signal.halting_e_value]
         assert math.fsum(by_hand) == pytest.approx(judgement.e_value / judgement.halting_line)
     assert sums[0] < 100 < sums[-1]
     assert any(100 <= total < 1000 for total in sums)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interlock.errors import PolicyError
-from interlock.judge.comparators import comparator
+from interlock.judge.comparators import label_comparator
 from interlock.judge.pairs import Fate, PairJoiner, PairResult
 from interlock.model.journal import Arm, Leg, Role
 
@@ -35,7 +35,7 @@ CANDIDATE = leg(Arm.CANDIDATE, Role.MIRROR)
 
 
 def joiner(since: float = 0.0) -> PairJoiner:
-    return PairJoiner(deadline_seconds=5.0, judging_since_seconds=since, compare=comparator("label"))
+    return PairJoiner(deadline_seconds=5.0, judging_since_seconds=since, compare=label_comparator())
 
 
 def settle(*legs: Leg, now: float = 1000.0, explained: int = 0, since: float = 0.0) -> list[PairResult]:
@@ -189,7 +189,7 @@ def test_memory_stays_bounded_when_the_other_half_of_the_journal_is_gone(monkeyp
 @pytest.mark.parametrize("deadline", [0.0, -1.0, math.nan, math.inf])
 def test_a_deadline_that_never_ends_is_refused(deadline: float) -> None:
     with pytest.raises(PolicyError):
-        PairJoiner(deadline_seconds=deadline, judging_since_seconds=0.0, compare=comparator("label"))
+        PairJoiner(deadline_seconds=deadline, judging_since_seconds=0.0, compare=label_comparator())
 
 
 LEGS = st.builds(

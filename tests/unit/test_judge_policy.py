@@ -8,6 +8,7 @@ import pytest
 
 from interlock.errors import PolicyError
 from interlock.judge.feasibility import needs, pairs_needed
+from interlock.judge.policy import SignalPolicy, StepPlan
 from tests.judging import POLICY
 
 
@@ -25,7 +26,18 @@ from tests.judging import POLICY
         pytest.param({"error_weight": 0.34}, id="weights below 1 were not meant"),
         pytest.param({"error_weight": 0.0, "divergence_weight": 0.7}, id="a signal without weight can never halt"),
         pytest.param({"p50_tolerance_ratio": 0.0}, id="no latency tolerance at all cannot be proved"),
-        pytest.param({"planned_seconds": 4.0}, id="a plan shorter than one window"),
+        pytest.param({"steps": (StepPlan(0.5, 4.0),)}, id="a plan shorter than one window"),
+        pytest.param({"window_seconds": 0.1, "steps": (StepPlan(0.5, 2001.0),)}, id="more windows than a day has"),
+        pytest.param({"is_keyed": True}, id="keyed windows that are too many to keep in pairs"),
+        pytest.param({"steps": (StepPlan(1.5, 600.0),)}, id="more than all traffic"),
+        pytest.param({"steps": (StepPlan(0.5, math.nan),)}, id="nan is not a time"),
+        pytest.param({"bias_weight": 0.1, "divergence_weight": 0.25}, id="a bias without tolerance"),
+        pytest.param({"bias_tolerance": 0.1}, id="a bias without weight"),
+        pytest.param({"bias_tolerance": math.nan, "bias_weight": 0.1, "divergence_weight": 0.25}, id="nan is not a bias"),
+        pytest.param({"segments": (SignalPolicy("JFK", 0.0, 0.1),)}, id="a segment without its prefix"),
+        pytest.param({"segments": (SignalPolicy("segment:JFK", 0.0, 0.1),) * 2}, id="a segment twice"),
+        pytest.param({"segments": (SignalPolicy("segment:JFK", -0.1, 0.1),), "divergence_weight": 0.45}, id="a weight below 0"),
+        pytest.param({"segments": (SignalPolicy("segment:JFK", 0.0, 0.0),)}, id="a segment that tolerates nothing"),
         pytest.param({"max_missing_share": 1.0}, id="all pairs may not be missing"),
         pytest.param({"slo_min_sample_count": 0}, id="a ceiling needs a sample"),
         pytest.param({"slo_min_sample_count": 2.5}, id="half a sample"),

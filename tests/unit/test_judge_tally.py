@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from interlock.errors import EvidenceError
 from interlock.judge.grids import DIVERGENCE_NODES, LATENCY_LOWER_MS, LATENCY_UPPER_MS, UNITS_PER_PAIR, latency_cells, share_units
 from interlock.judge.pairs import Fate, PairResult
-from interlock.judge.tally import Tally
+from interlock.judge.tally import LatencyKey, Tally
 from interlock.model.journal import Arm, Role
 
 LATENCIES = st.none() | st.floats(0, 1e7)
@@ -22,6 +22,9 @@ PAIRS = st.builds(
     fate=st.sampled_from(Fate),
     at_seconds=st.floats(-20, 500),
     divergence=st.none() | st.floats(0, 1) | st.sampled_from([0.0, 1.0]),
+    signed=st.none() | st.floats(-1, 1),
+    segment=st.sampled_from(["", "a", "b", "c"]),
+    key=st.text(max_size=3),
     candidate_failed=st.booleans(),
     incumbent_failed=st.booleans(),
     live_arm=st.sampled_from(Arm),
@@ -34,7 +37,7 @@ GENTLE = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def tally(*batches: tuple[list[PairResult], int]) -> Tally:
-    table = Tally(start_seconds=0.0, window_seconds=5.0)
+    table = Tally(start_seconds=0.0, window_seconds=5.0, segments=("a", "b"))
     for pairs, step in batches:
         table.add(pairs, step)
     return table
@@ -84,18 +87,18 @@ def edited(path: list[Any], value: Any) -> dict[str, Any]:
         pytest.param(["start_seconds"], math.nan, id="nan as a start"),
         pytest.param(["window_seconds"], 0, id="windows without length"),
         pytest.param(["window_seconds"], "5", id="text as a length"),
-        pytest.param(["divergence", 0, 2, 0, 1], -1, id="a negative count"),
-        pytest.param(["divergence", 0, 2, 0, 1], math.nan, id="nan as a count"),
-        pytest.param(["divergence", 0, 2, 0, 1], 4096.0, id="a float as a count"),
-        pytest.param(["divergence", 0, 2, 0, 1], True, id="true as a count"),
-        pytest.param(["divergence", 0, 2, 0, 1], 10**40, id="a count beyond 64 bits"),
-        pytest.param(["divergence", 0, 2, 0, 0], 9999, id="a cell outside the grid"),
-        pytest.param(["errors", 0, 2, 0, 1], 2, id="an error count that was lowered"),
+        pytest.param(["grids", 0, 0, 2, 0, 1], -1, id="a negative count"),
+        pytest.param(["grids", 0, 0, 2, 0, 1], math.nan, id="nan as a count"),
+        pytest.param(["grids", 0, 0, 2, 0, 1], 4096.0, id="a float as a count"),
+        pytest.param(["grids", 0, 0, 2, 0, 1], True, id="true as a count"),
+        pytest.param(["grids", 0, 0, 2, 0, 1], 10**40, id="a count beyond 64 bits"),
+        pytest.param(["grids", 0, 0, 2, 0, 0], 9999, id="a cell outside the grid"),
+        pytest.param(["grids", 2, 0, 2, 0, 1], 2, id="an error count that was lowered"),
         pytest.param(["latency"], [], id="latencies that were cut"),
         pytest.param(["counters", "judged"], 2, id="a pair count that was lowered"),
         pytest.param(["counters", "broken?"], 1, id="an unknown counter"),
         pytest.param(["counters"], None, id="no counters"),
-        pytest.param(["errors"], "boom", id="text instead of a table"),
+        pytest.param(["grids"], "boom", id="text instead of a table"),
     ],
 )
 def test_a_document_that_is_no_table_is_refused(path: list[Any], value: Any) -> None:
@@ -111,8 +114,11 @@ def test_a_divergence_that_is_none_is_refused_loudly(divergence: float) -> None:
 
 def test_each_pair_gives_one_latency_to_each_arm_in_its_role_and_silence_is_slowest() -> None:
     table = tally(([PairResult(Fate.JUDGED, 1.0, 0.0, False, False, Arm.CANDIDATE, None, 10.0)], 2))
-    assert set(table.latency) == {(2, Arm.CANDIDATE, Role.LIVE), (2, Arm.INCUMBENT, Role.MIRROR)}
-    assert table.latency[2, Arm.CANDIDATE, Role.LIVE][-1] == 1
+    assert set(table.latency) == {
+        LatencyKey(2, 0, 0, Arm.CANDIDATE, Role.LIVE),
+        LatencyKey(2, 0, 0, Arm.INCUMBENT, Role.MIRROR),
+    }
+    assert table.latency[LatencyKey(2, 0, 0, Arm.CANDIDATE, Role.LIVE)][-1] == 1
 
 
 def test_missing_share_counts_dropped_lonely_and_unreadable_pairs() -> None:
@@ -146,4 +152,4 @@ def test_a_latency_lies_in_its_cell(latency_ms: float) -> None:
 
 def test_a_clock_set_back_or_far_ahead_costs_no_memory() -> None:
     table = tally(([PairResult(Fate.JUDGED, at, 0.0) for at in (-1e12, 0.0, 1e12)], 0))
-    assert len(table.to_dict()["divergence"]) == 2
+    assert len(table.to_dict()["grids"][0]) == 2

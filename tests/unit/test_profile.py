@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from interlock.control.comparison import comparison
+from interlock.control.policy import judge_policy
 from interlock.errors import PolicyError
+from interlock.judge.comparators import Difference
 from interlock.profile.reader import list_profiles, parse_profile, profiles_directory, read_profile
 from tests.worlds import PROFILES
 
@@ -64,8 +67,6 @@ def test_a_good_profile_is_read_with_the_digest_of_its_text() -> None:
         pytest.param("weight_bps: 5000", "weight_bps: 10000", ["weight_bps", "10000"], id="all traffic is no step"),
         pytest.param("weight_bps: 1000", "weight_bps: 0", ["weight_bps"], id="no traffic is no step"),
         pytest.param("divergence: {tolerance: 0.2, weight: 0.35}", "divergence: {tolerance: 0.2, weight: 0.3}", ["0.95"], id="weights sum"),
-        pytest.param("regression_scale: null", "regression_scale: 1.0", ["regression_scale"], id="a scale for a probability"),
-        pytest.param("output_type: probability", "output_type: regression", ["regression_scale"], id="a regression without scale"),
         pytest.param("columns: [x]", "columns: [x, x]", ["x"], id="a column named twice"),
         pytest.param("columns: [x]", "columns: []", ["columns"], id="no column"),
         pytest.param("max_row_count: 1000", "max_row_count: 10", ["max_row_count"], id="a drift gate no data could satisfy"),
@@ -85,6 +86,86 @@ def test_a_good_profile_is_read_with_the_digest_of_its_text() -> None:
 )
 def test_a_trap_is_refused_and_named(old: str, new: str, words: list[str]) -> None:
     message = refusal(changed(old, new))
+    assert all(word in message for word in words), message
+
+
+OUTPUT = "output: {type: probability, comparator: total_variation}"
+COSTS = "costs: [[0.0, 1.0], [2.0, 0.0]]"
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "{type: label, comparator: differs}",
+        f"{{type: label, comparator: cost_matrix, labels: [approve, decline], {COSTS}}}",
+        f"{{type: label, comparator: cost_matrix, labels: [0, 1], {COSTS}}}",
+        "{type: probability, comparator: total_variation}",
+        "{type: regression, comparator: absolute, scale_units: 30.0}",
+        "{type: regression, comparator: exceeds, tolerance_units: 5.0, scale_units: 30.0}",
+        "{type: ranking, comparator: rank_biased_overlap, persistence: 0.9, depth: 20}",
+        "{type: ranking, comparator: overlap, depth: 10}",
+        "{type: embedding, comparator: cosine}",
+        "{type: embedding, comparator: neighbours}",
+        "{type: text, comparator: token_f1}",
+        "{type: json, comparator: fields, required_fields: [{name: decision, holds: string}]}",
+        "{type: json, comparator: fields, required_fields: []}",
+    ],
+)
+def test_every_output_type_names_its_comparator_and_gives_a_comparison(section: str) -> None:
+    text = changed(OUTPUT, f"output: {section}")
+    if "regression" in section:
+        text = text.replace("bias: null", "bias: {tolerance: 0.1, weight: 0.05}").replace(
+            "tolerance: 0.2, weight: 0.35", "tolerance: 0.2, weight: 0.3"
+        )
+    loaded = parse_profile(text, source="p.yaml")
+    compare, good = comparison(loaded.profile.output), '{"predictions": ["a"]}'
+    assert compare(good, None) in (None, Difference(1.0))
+    is_binary = judge_policy(loaded.profile).divergence_is_binary
+    assert is_binary == any(word in section for word in ("comparator: differs", "exceeds"))
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        pytest.param("", ["output", "an object"], id="nothing"),
+        pytest.param("probability", ["output", "an object"], id="a word instead of a section"),
+        pytest.param("{type: probability}", ["output", "comparator"], id="no comparator: none is chosen for anybody"),
+        pytest.param("{type: picture, comparator: cosine}", ["output.cosine.type", "picture", "embedding"], id="an unknown type"),
+        pytest.param(
+            "{type: probability, comparator: cosine}", ["output.cosine.type", "'embedding'", "probability"], id="it does not fit the type"
+        ),
+        pytest.param("{type: label, comparator: diffres}", ["diffres", "differs", "cost_matrix"], id="a comparator misspelt"),
+        pytest.param(
+            "{type: probability, comparator: total_variation, scale_units: 1.0}", ["scale_units", "not permitted"], id="another's parameter"
+        ),
+        pytest.param("{type: regression, comparator: absolute}", ["scale_units", "required"], id="no scale"),
+        pytest.param("{type: regression, comparator: absolute, scale_units: 0.0}", ["scale_units", "greater"], id="a scale of nothing"),
+        pytest.param("{type: regression, comparator: absolute, scale_units: .inf}", ["scale_units", "finite"], id="an infinite scale"),
+        pytest.param("{type: regression, comparator: exceeds, scale_units: 1.0}", ["tolerance_units"], id="no tolerance"),
+        pytest.param("{type: ranking, comparator: rank_biased_overlap, persistence: 1.0, depth: 9}", ["persistence"], id="p of 1"),
+        pytest.param("{type: ranking, comparator: overlap, depth: 0}", ["depth"], id="a depth of nothing"),
+        pytest.param("{type: ranking, comparator: overlap, depth: 2.0}", ["depth"], id="a depth with a fraction"),
+        pytest.param(f"{{type: label, comparator: cost_matrix, labels: [a, a], {COSTS}}}", ["more than once"], id="a label twice"),
+        pytest.param(f"{{type: label, comparator: cost_matrix, labels: [a, b, c], {COSTS}}}", ["3 rows of 3"], id="costs not square"),
+        pytest.param(
+            "{type: label, comparator: cost_matrix, labels: [a, b], costs: [[1.0, 1.0], [1.0, 0.0]]}", ["same label"], id="a diagonal cost"
+        ),
+        pytest.param("{type: label, comparator: cost_matrix, labels: [a, b], costs: [[0.0, 0.0], [0.0, 0.0]]}", ["nothing"], id="no cost"),
+        pytest.param(
+            "{type: label, comparator: cost_matrix, labels: [a, b], costs: [[0.0, -1.0], [1.0, 0.0]]}", ["greater"], id="a negative cost"
+        ),
+        pytest.param(
+            "{type: json, comparator: fields, required_fields: [{name: a, holds: text}]}", ["holds", "text"], id="unknown field type"
+        ),
+        pytest.param(
+            "{type: json, comparator: fields, required_fields: [{name: a, holds: string}, {name: a, holds: array}]}",
+            ["a is named more than once"],
+            id="a required field twice",
+        ),
+    ],
+)
+def test_a_comparator_that_does_not_fit_is_refused_in_one_sentence(section: str, words: list[str]) -> None:
+    message = refusal(changed(OUTPUT, f"output: {section}"))
     assert all(word in message for word in words), message
 
 
@@ -114,7 +195,7 @@ def test_aliases_of_aliases_are_refused_before_they_grow() -> None:
 
 
 def test_every_gate_is_required() -> None:
-    for gate in ("evaluation", "latency", "memory", "drift"):
+    for gate in ("evaluation", "latency", "memory", "disagreement", "drift"):
         assert gate in refusal(re.sub(rf"\n  {gate}:", f"\n  not_{gate}:", GOOD, count=1))
     assert "jugde" in refusal(GOOD.replace("judge:", "jugde:"))
 

@@ -18,6 +18,7 @@ from interlock.ports import RegisteredVersion
 
 PRODUCTION, ARCHIVED = "Production", "Archived"
 LONGEST_LEASE_SECONDS = 120.0
+INCUMBENT_PORT, CANDIDATE_PORT = 1, 2
 
 
 class FakeClock:
@@ -126,7 +127,8 @@ class FakeTraffic:
         """What it does now."""
         self._answer("observe")
         remaining = None if self.lease_ends_at is None else max(0.0, self.lease_ends_at - self._clock.monotonic())
-        incumbent, candidate = _server(self.incumbent, ready=self.incumbent_ready), _server(self.candidate, ready=self.candidate_ready)
+        incumbent = _server(self.incumbent, port=INCUMBENT_PORT, ready=self.incumbent_ready)
+        candidate = _server(self.candidate, port=CANDIDATE_PORT, ready=self.candidate_ready)
         return PlaneState(incumbent, candidate, self.weight_bps, self.mirroring, self.release_id, self.token, remaining)
 
     def adopt(self, version: ModelVersion, *, server: str, thread_count: int) -> PlaneState:
@@ -287,5 +289,5 @@ class FakeJournal:
         return legs
 
 
-def _server(version: ModelVersion | None, *, ready: bool) -> ServerState | None:
-    return None if version is None else ServerState(version, pid=1, port=1, ready=ready, resident_mib=200.0, restart_count=0)
+def _server(version: ModelVersion | None, *, port: int, ready: bool) -> ServerState | None:
+    return None if version is None else ServerState(version, pid=1, port=port, ready=ready, resident_mib=200.0, restart_count=0)

@@ -5,11 +5,18 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from interlock.errors import ArtifactError, ServiceUnavailable
 from interlock.model.digest import artifact_digest
 from interlock.model.release import ModelVersion
+from interlock.model.signature import ModelOutput
+
+# numpy's kinds of numbers and texts in the words of a signature's columns.
+_TENSOR_ITEMS = {"f": "double", "i": "long", "u": "long", "b": "boolean", "U": "string", "S": "string", "O": "string"}
 
 
 class MlflowFiles:
@@ -49,6 +56,23 @@ class MlflowFiles:
         """Where a fetched version lies."""
         return self._models / version.digest.removeprefix("sha256:")
 
+    def read_outputs(self, version: ModelVersion) -> tuple[ModelOutput, ...]:
+        """
+        What a fetched version answers by its signature, in its order.
+
+        Raises:
+            ArtifactError: there is no MLmodel, no signature, or MLflow cannot read it.
+        """
+        directory = self.directory(version)
+        signature = _require_signature(directory, version.label)
+        from mlflow.types.schema import Schema
+
+        try:
+            return tuple(_output(spec) for spec in Schema.from_json(signature["outputs"]))
+        except Exception as error:  # MLflow's parser raises whatever it meets, and each means the same
+            why = f"{type(error).__name__}: {_first_sentence(error)}"
+            raise ArtifactError(f"the outputs in the signature of {version.label} cannot be read ({why}): log the model again") from error
+
     def _download(self, name: str, version: str, scratch: Path) -> Path:
         os.environ.setdefault("DO_NOT_TRACK", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the default waits for minutes before it says that MLflow is down
@@ -74,9 +98,11 @@ class MlflowFiles:
         return Path(path)
 
 
-def _require_signature(directory: Path, label: str) -> None:
+def _require_signature(directory: Path, label: str) -> Mapping[str, Any]:
+    """The signature in a version's MLmodel, with inputs and outputs. ArtifactError when it has none."""
     import yaml
 
+    signature: Any = None
     try:
         described = yaml.safe_load((directory / "MLmodel").read_text())
         signature = described["signature"]
@@ -87,6 +113,24 @@ def _require_signature(directory: Path, label: str) -> None:
         complete = False
     if not complete:
         raise ArtifactError(f"{label} has no signature with inputs and outputs: log the model with mlflow.models.infer_signature")
+    found: Mapping[str, Any] = signature
+    return found
+
+
+def _output(spec: Any) -> ModelOutput:
+    """One output out of MLflow's ColSpec or TensorSpec."""
+    name = str(spec.name) if spec.name is not None else ""
+    if (shape := getattr(spec, "shape", None)) is not None:
+        return ModelOutput(name, "tensor", _TENSOR_ITEMS.get(spec.type.kind, "any"), tuple(int(size) for size in shape))
+    kind = _kind(spec.type)
+    return ModelOutput(name, kind, _kind(spec.type.dtype) if kind == "array" else "")
+
+
+def _kind(kind: Any) -> str:
+    """MLflow's type in one word: of its DataType the name, of its composed types what they are."""
+    if isinstance(kind, Enum):
+        return kind.name
+    return {"Array": "array", "Object": "object", "Map": "object"}.get(type(kind).__name__, "any")
 
 
 def _first_sentence(error: Exception) -> str:

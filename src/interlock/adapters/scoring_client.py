@@ -25,8 +25,12 @@ class ScoringClient:
         )
 
     def send(self, payload: bytes) -> None:
+        """Return when the payload was answered with predictions; raises as `ask` does."""
+        self.ask(payload)
+
+    def ask(self, payload: bytes) -> str:
         """
-        Return when the payload was answered with predictions.
+        The body of the answer, once the payload was answered with predictions.
 
         Raises:
             ServiceUnavailable: no answer in time, or a status that may heal.
@@ -42,6 +46,7 @@ class ScoringClient:
             raise ServiceRefused(f"the model server on port {self._port} answered {response.status_code} to a prediction request")
         if not _has_predictions(response):
             raise ServiceRefused(f"the model server on port {self._port} answered 200 without predictions")
+        return response.text
 
     def close(self) -> None:
         """Give the connections back."""

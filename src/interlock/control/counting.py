@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from itertools import groupby
 
+from interlock.control.comparison import comparison
+from interlock.control.policy import judge_policy
 from interlock.control.session import ReleaseSession
-from interlock.judge.comparators import comparator
+from interlock.judge.keys import KeyMemory
 from interlock.judge.pairs import Fate, PairJoiner, PairResult
 from interlock.judge.tally import Tally
 from interlock.plan.phases import Phase
@@ -25,9 +27,12 @@ class PairCounter:
         self._joiner = PairJoiner(
             deadline_seconds=judge.pair_deadline_seconds,
             judging_since_seconds=started_at,
-            compare=comparator(session.profile.output_type, regression_scale=session.profile.regression_scale),
+            compare=comparison(session.profile.output),
         )
-        self.tally = Tally(start_seconds=started_at, window_seconds=judge.restart_window_seconds)
+        policy = judge_policy(session.profile)
+        self.tally = Tally.for_policy(policy, start_seconds=started_at)
+        self._keys = KeyMemory() if policy.is_keyed else None
+        self._settling_seconds = judge.pair_deadline_seconds
         self._collector_seconds, self._heard_at = started_at, session.services.clock.monotonic()
         self._paired_at = self._heard_at
         self._counts = session.services.traffic.capture_counts()
@@ -51,14 +56,14 @@ class PairCounter:
         pairs = self._joiner.collect(self._now_seconds(), self._newly_dropped())
         if any(pair.fate is Fate.JUDGED for pair in pairs):
             self._paired_at = self._services.clock.monotonic()
-        for step, received in groupby(sorted(pairs, key=self._step_of), key=self._step_of):
-            self.tally.add(received, step=step)
+        for (step, is_settling), received in groupby(sorted(pairs, key=self._step_of), key=self._step_of):
+            self.tally.add(received, step, keys=self._keys, is_settling=is_settling)
 
     def _now_seconds(self) -> float:
         return self._collector_seconds + self._services.clock.monotonic() - self._heard_at
 
-    def _step_of(self, pair: PairResult) -> int:
-        return step_at(self._begun, pair.at_seconds)
+    def _step_of(self, pair: PairResult) -> tuple[int, bool]:
+        return step_at(self._begun, pair.at_seconds, settling_seconds=self._settling_seconds)
 
     def _newly_dropped(self) -> int:
         before, self._counts = self._counts, self._services.traffic.capture_counts()
@@ -67,6 +72,13 @@ class PairCounter:
         return max(0, mirrors) + max(0, captures)  # Envoy's counters start again from 0 when Envoy does
 
 
-def step_at(begun: Sequence[tuple[float, int]], at_seconds: float) -> int:
-    """The phase in which a moment lies; what came before the first phase counts for the first."""
-    return next((index for start, index in reversed(begun) if at_seconds >= start), begun[0][1] if begun else 0)
+def step_at(begun: Sequence[tuple[float, int]], at_seconds: float, *, settling_seconds: float) -> tuple[int, bool]:
+    """
+    The phase in which a moment lies, and whether requests routed before the phase may still arrive then.
+
+    What came before the first phase counts for the first.
+    """
+    for start, index in reversed(begun):
+        if at_seconds >= start:
+            return index, at_seconds < start + settling_seconds
+    return (begun[0][1] if begun else 0), True

@@ -1,7 +1,9 @@
 """From a release profile to the numbers the judge works with."""
 
-from interlock.judge.policy import JudgePolicy
-from interlock.plan.phases import planned_seconds
+from interlock.control.comparison import divergence_is_binary
+from interlock.judge.policy import SEGMENT_PREFIX, JudgePolicy, SignalPolicy, StepPlan
+from interlock.model.plane import ALL_TRAFFIC_BPS
+from interlock.plan.phases import plan_all
 from interlock.profile.schema import ReleaseProfile
 
 
@@ -12,10 +14,14 @@ def judge_policy(profile: ReleaseProfile) -> JudgePolicy:
         alpha=judge.alpha,
         beta=judge.beta,
         window_seconds=judge.restart_window_seconds,
-        planned_seconds=planned_seconds(profile.canary),
+        steps=tuple(StepPlan(phase.weight_bps / ALL_TRAFFIC_BPS, phase.bake_seconds) for phase in plan_all(profile.canary)),
+        is_keyed=judge.unit == "key",
         divergence_tolerance=judge.divergence.tolerance,
         divergence_weight=judge.divergence.weight,
-        divergence_is_binary=profile.output_type == "label",
+        divergence_is_binary=divergence_is_binary(profile.output),
+        bias_tolerance=judge.bias.tolerance if judge.bias else None,
+        bias_weight=judge.bias.weight if judge.bias else 0.0,
+        segments=tuple(SignalPolicy(SEGMENT_PREFIX + each.name, each.weight, each.tolerance) for each in judge.segments),
         error_tolerance=judge.errors.tolerance,
         error_incumbent_ratio=judge.errors.incumbent_ratio,
         error_weight=judge.errors.weight,

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from interlock.control.gates.inputs import Dataset, DriftMeasure, Model, OpenSender
+from interlock.control.pairing import check_pairing
 from interlock.control.policy import judge_policy
 from interlock.errors import ArtifactError, ConcurrencyError, PolicyError, ServiceRefused, ServiceUnavailable
 from interlock.model.release import ModelVersion, Release
@@ -36,14 +37,23 @@ class Services:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveReading:
+    """How many live requests the plane had counted at a moment of the monotonic clock."""
+
+    count: int
+    at_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseSession:
-    """What every step of one release needs."""
+    """What every step of one release needs. `opened`: the live traffic when the plane was reserved."""
 
     services: Services
     release: Release
     loaded: LoadedProfile
     candidate_directory: Path
     incumbent_directory: Path
+    opened: LiveReading
 
     @property
     def profile(self) -> ReleaseProfile:
@@ -54,9 +64,18 @@ class ReleaseSession:
         """Append one evidence record; it is durable when this returns."""
         self.services.evidence.append(self.release.release_id, kind, payload)
 
+    def read_live(self) -> LiveReading:
+        """How many live requests the plane has counted by now."""
+        return read_live(self.services)
+
     def hold_plane(self) -> None:
         """Keep the reservation while no traffic is at risk."""
         self.services.traffic.renew(lease_seconds=GATES_LEASE_SECONDS, token=self.release.token)
+
+
+def read_live(services: Services) -> LiveReading:
+    """How many live requests the plane has counted by now."""
+    return LiveReading(services.traffic.capture_counts().live_requests_count, services.clock.monotonic())
 
 
 def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, version: str) -> ReleaseSession:
@@ -64,7 +83,7 @@ def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, 
     Pin the candidate by digest and reserve the plane for its release.
 
     Raises:
-        ArtifactError: the candidate's files cannot be used.
+        ArtifactError: the candidate's files cannot be used, or the profile's comparator cannot compare what the two versions answer.
         ServiceRefused: no such model or version, no ready incumbent, or the candidate is the incumbent.
         PolicyError: this plane does not allow the profile, or its numbers cannot be judged by.
         ConcurrencyError: another release has held the plane for longer than a dead one could.
@@ -85,10 +104,12 @@ def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, 
         raise ServiceRefused(f"this plane serves {incumbent.name}, not {model_name}: release {model_name} on its own plane")
     if incumbent.version == version:
         raise ServiceRefused(f"{incumbent.label} is the incumbent already: there is nothing to release")
+    outputs = [(one, services.files.read_outputs(one)) for one in (candidate, incumbent)]
+    check_pairing(loaded.profile.output, candidate=outputs[0], incumbent=outputs[1])
     release_id = new_release_id(candidate, services.clock.utc_now())
     token = _reserve(services, release_id)
     release = Release(release_id, candidate, incumbent, loaded.profile.name, loaded.digest, token)
-    return ReleaseSession(services, release, loaded, candidate_directory, services.files.directory(incumbent))
+    return ReleaseSession(services, release, loaded, candidate_directory, services.files.directory(incumbent), read_live(services))
 
 
 def _reserve(services: Services, release_id: str) -> int:

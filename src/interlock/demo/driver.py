@@ -18,7 +18,7 @@ from interlock.adapters.mlflow_registry import MlflowRegistry
 from interlock.control.adoption import adopt_incumbent
 from interlock.control.rollback import restore_traffic
 from interlock.control.session import Services
-from interlock.demo.flights import FlightsData, prepare
+from interlock.demo.flights import FlightsData, origins, prepare
 from interlock.demo.follow import Followed, Follower, Record
 from interlock.demo.models import TrainedModel, register, train_candidate, train_incumbent
 from interlock.demo.outcome import DemoFigures, Outcome, print_figures, write_figures
@@ -76,7 +76,8 @@ class Demo:
     def run(self, incumbent: TrainedModel, candidates: Sequence[tuple[Scenario, TrainedModel]], started: float) -> DemoFigures:
         """All releases, one after the other, under one unbroken stream of live requests."""
         self.adopt(incumbent)
-        with LiveTraffic(self._addresses.live_url, self._data.live, REQUESTS_PER_SECOND) as traffic:
+        live = self._data.live
+        with LiveTraffic(self._addresses.live_url, live, REQUESTS_PER_SECOND, segments=origins(live)) as traffic:
             self._say(
                 f"live: {REQUESTS_PER_SECOND:g} flights a second through {self._addresses.live_url}; watch {self._addresses.page_url}"
             )

@@ -29,6 +29,7 @@ FEATURES = (
     "origin_index",
     "destination_index",
 )
+ORIGINS = ("EWR", "JFK", "LGA")  # by origin_index
 CATEGORIES = {"carrier": "carrier_index", "origin": "origin_index", "dest": "destination_index"}
 WEATHER = ("temperature_c", "humidity_percent", "wind_speed_kmh", "visibility_km", "precipitation_mm")
 
@@ -106,6 +107,11 @@ def build_rows(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
         rows[column] = pd.factorize(rows[name], sort=True)[0]
     rows[LABEL] = (rows["dep_delay"] > LATE_AFTER_MINUTES).astype("int64")
     return rows[["time_hour", LABEL, *FEATURES]].astype(dict.fromkeys(FEATURES, "float64")).dropna().reset_index(drop=True)
+
+
+def origins(rows: pd.DataFrame) -> list[str]:
+    """The airport that each flight leaves from: the segments of the demonstration."""
+    return [ORIGINS[int(index)] for index in rows["origin_index"]]
 
 
 def split_by_time(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

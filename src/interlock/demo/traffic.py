@@ -10,7 +10,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -24,19 +24,21 @@ SERVED_BY_HEADER = "x-interlock-served-by"
 ARM_HEADER = "x-interlock-arm"
 USER_DEADLINE_SECONDS = 10.0
 POLL_SECONDS = 0.1
+SEGMENT_HEADER = "interlock-segment"
 _JSON = {"content-type": "application/json"}
 
 
 class LiveTraffic:
     """
-    Replays `rows` in order, again from the first after the last, from a thread of its own.
+    Replays `rows` in order, again from the first after the last, from a thread of its own; `segments` names each row's, if given.
 
     Use it as a context manager, or call `start` and `stop`. It runs once.
     """
 
-    def __init__(self, base_url: str, rows: pd.DataFrame, requests_per_second: float) -> None:
+    def __init__(self, base_url: str, rows: pd.DataFrame, requests_per_second: float, *, segments: Sequence[str] = ()) -> None:
         self._url = f"{base_url.rstrip('/')}/invocations"
-        self._bodies = [_body(list(rows.columns), row) for row in rows.to_numpy().tolist()]
+        bodies = [_body(list(rows.columns), row) for row in rows.to_numpy().tolist()]
+        self._requests = [(body, {SEGMENT_HEADER: name}) for body, name in zip(bodies, segments or [""] * len(bodies), strict=True)]
         self._requests_per_second = requests_per_second
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._replay()), name="live-traffic", daemon=True)
@@ -99,29 +101,29 @@ class LiveTraffic:
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0), headers=_JSON) as session:
             under_way: set[asyncio.Task[None]] = set()
             started_at = time.monotonic()
-            for number, body in enumerate(itertools.cycle(self._bodies)):
+            for number, (body, headers) in enumerate(itertools.cycle(self._requests)):
                 due_at = started_at + number / self._requests_per_second
                 await asyncio.sleep(max(0.0, due_at - time.monotonic()))
                 if self._stopping.is_set():
                     break
-                task = asyncio.create_task(self._send(session, body, due_at))
+                task = asyncio.create_task(self._send(session, body, headers, due_at))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
             await asyncio.gather(*under_way)
 
-    async def _send(self, session: aiohttp.ClientSession, body: bytes, due_at: float) -> None:
+    async def _send(self, session: aiohttp.ClientSession, body: bytes, headers: Mapping[str, str], due_at: float) -> None:
         """Send one request and record how it ended."""
         self._history.record_sent()
-        headers: Mapping[str, str] = {}
+        stamps: Mapping[str, str] = {}
         try:
-            async with session.post(self._url, data=body, allow_redirects=False) as answer:
-                headers = answer.headers
+            async with session.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
+                stamps = answer.headers
                 failure = judge_answer(answer.status, await answer.read())
         except Exception as error:  # noqa: BLE001 - whatever it was, this user has no answer: it is counted, never lost
             failure = type(error).__name__
         received_at = time.monotonic()
         latency_ms = (received_at - due_at) * 1000
-        served_by, arm = headers.get(SERVED_BY_HEADER, ""), headers.get(ARM_HEADER, "")
+        served_by, arm = stamps.get(SERVED_BY_HEADER, ""), stamps.get(ARM_HEADER, "")
         self._history.record(Response(received_at, latency_ms, served_by, arm, failure))
 
 

@@ -20,9 +20,17 @@ from interlock.judge.grids import Floats
 BET_COUNT = 16
 MAX_LOG_E = 690.0  # exp(690) = 1e299: an e-value shown or summed stays finite
 
+# Of the capital, what watches from the start; the rest is spread over the restarts. A fault that was there from the start pays ln(1/.8)
+# = .2 of the ln(1/alpha) for that; one that begins late pays ln(1/.2) = 1.6 on top of the ln(number of windows) of any restart.
+SINCE_START_WEIGHT = 0.8
+
 _LARGEST_STAKE = 0.98  # of the ruinous stake: no single observation can take more than 98 % of a bet's capital
-_SINCE_START = 0.5  # half the capital watches from the start, half is spread over the restarts
-_TAIL = 0.1  # of the restarting half, kept for windows after the plan, so that a bake that runs long still sees a late onset
+# Where the weights of the FAIL bets are even: from the bet that is best for 1.5 times the tolerance (for labels, stake .5 m of the ruinous
+# one). Weight kept below delays every larger fault and gains nothing in a canary's few thousand pairs, so it falls with the stake; it is
+# not 0, for a fault of 1.1 times the tolerance is to be found in the end. At most .1: what is worth finding does not grow with m.
+_EVEN_FROM_SHARE_OF_MEAN = 0.5
+_EVEN_FROM_AT_MOST = 0.1
+_TAIL = 0.1  # of the restarts' weight, kept for windows after the plan, so that a bake that runs long still sees a late onset
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,8 @@ def fail_bets(mean: float, *, low: float = 0.0, high: float = 1.0) -> Bets:
     """Bets against "the mean is at most `mean`", for data in [low, high]: they grow when it is larger."""
     relative = (mean - low) / (high - low)
     shares = np.geomspace(min(0.02, max(5e-4, 0.1 * relative)), _LARGEST_STAKE, BET_COUNT)
-    return Bets(shares / (mean - low), np.full(BET_COUNT, -math.log(BET_COUNT)), mean, 1)
+    weights = np.minimum(1.0, shares / min(_EVEN_FROM_AT_MOST, _EVEN_FROM_SHARE_OF_MEAN * relative))
+    return Bets(shares / (mean - low), np.log(weights / weights.sum()), mean, 1)
 
 
 @lru_cache(maxsize=128)
@@ -77,7 +86,7 @@ def log_mixture(log_products: Floats, bets: Bets) -> Floats:
 
 def log_mixture_restarting(growth: Floats, windows: Floats, *, bets: Bets, planned_window_count: int) -> float:
     """
-    Log e-value with half the weight on the process since the start and half spread over restarts at each window's beginning.
+    Log e-value with most of the weight on the process since the start, the rest spread over restarts at each window's beginning.
 
     Restart j begins at window j (1, 2, ...) with a weight fixed beforehand: 90 % evenly over the planned windows, 10 % over the
     windows after the plan, falling as 1/(i (i + 1)). All weights sum to 1, a restart not begun counts as E = 1, so the total is an
@@ -100,7 +109,8 @@ def log_restarting(from_here: Floats, windows: Floats, *, planned_window_count: 
     """
     begun = restart_weight_begun(windows, planned_window_count)
     with np.errstate(divide="ignore"):  # a weight of 0 is a log of -inf, which adds nothing
-        weights = np.log(np.concatenate([[_SINCE_START], (1 - _SINCE_START) * np.append(np.diff(begun, prepend=0.0), 1 - begun[-1])]))
+        restarts = np.append(np.diff(begun, prepend=0.0), 1 - begun[-1])
+        weights = np.log(np.concatenate([[SINCE_START_WEIGHT], (1 - SINCE_START_WEIGHT) * restarts]))
     return float(log_sum(weights + np.concatenate([from_here[:1], from_here, [0.0]])))
 
 

@@ -7,25 +7,32 @@ any dependence. PASS needs every signal to reject "worse than tolerated" at beta
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
+from interlock.judge.ceilings import SLO_SIGNAL_WEIGHT, SLO_SIGNALS, read_slo_error_share, read_slo_p99
 from interlock.judge.feasibility import pairs_needed
 from interlock.judge.latency import read_p50, read_p99
 from interlock.judge.pairs import Fate
 from interlock.judge.policy import JudgePolicy
 from interlock.judge.readings import Judgement, JudgeOutcome, SignalReading
-from interlock.judge.signals import SLO_SIGNAL_WEIGHT, SLO_SIGNALS, read_divergence, read_errors, read_slo_error_share, read_slo_p99
+from interlock.judge.signals import other_segment, read_bias, read_divergence, read_errors, read_segment
+from interlock.judge.split import SPLIT_SIGNAL, is_broken_split, read_sample_ratio
 from interlock.judge.tally import Tally
 
 _Reader = Callable[[Tally, JudgePolicy], SignalReading]
-READERS: dict[str, _Reader] = {
-    "divergence": read_divergence,
-    "errors": read_errors,
-    "p50": read_p50,
-    "p99": read_p99,
-    SLO_SIGNALS[0]: read_slo_error_share,
-    SLO_SIGNALS[1]: read_slo_p99,
-}
+
+
+def readers_of(policy: JudgePolicy) -> dict[str, _Reader]:
+    """The signals of a policy, by name, in the order in which they are shown."""
+    readers: dict[str, _Reader] = {"divergence": read_divergence}
+    if policy.bias is not None:
+        readers["bias"] = read_bias
+    for segment in (*policy.segments, *other_segment(policy)):
+        readers[segment.name] = partial(read_segment, segment=segment)
+    readers |= {"errors": read_errors, "p50": read_p50, "p99": read_p99}
+    return readers | {SLO_SIGNALS[0]: read_slo_error_share, SLO_SIGNALS[1]: read_slo_p99, SPLIT_SIGNAL: read_sample_ratio}
+
 
 _Distrust = tuple[Literal["broken", "degraded"], str]
 
@@ -49,8 +56,8 @@ def judge_final(tally: Tally, policy: JudgePolicy) -> Judgement:
 
 
 def _judge(tally: Tally, policy: JudgePolicy, *, is_declared_look: bool) -> Judgement:
-    readings = tuple(_read_safely(name, tally, policy) for name in READERS)
-    distrust = _distrust(tally, policy)
+    readings = tuple(_read_safely(name, reader, tally, policy) for name, reader in readers_of(policy).items())
+    distrust = _distrust(tally, policy, readings)
     shares = {reading.name: _sum_weight(reading.name, policy) * reading.e_value for reading in readings if reading.is_usable}
     if distrust:
         # Lost pairs bias every comparison, but cannot make the candidate's own answers fail: only the hard ceilings may still halt.
@@ -87,19 +94,22 @@ def _without_halt(
         return JudgeOutcome.INSUFFICIENT, "; ".join(f"{reading.name}: {reading.reason}" for reading in unusable)
     if not is_declared_look:
         return JudgeOutcome.CONTINUE, f"no signal is proved worse than tolerated by n={tally.pair_count} pairs"
-    unproved = [reading for reading in readings if not reading.is_proved]
+    unproved = [reading for reading in readings if reading.decides and not reading.is_proved]
     if unproved:
         return JudgeOutcome.INSUFFICIENT, "; ".join(f"{reading.name}: {reading.reason}" for reading in unproved)
     return JudgeOutcome.PASS, f"every signal is proved within tolerance by n={tally.pair_count} pairs"
 
 
-def _distrust(tally: Tally, policy: JudgePolicy) -> _Distrust | None:
+def _distrust(tally: Tally, policy: JudgePolicy, readings: Sequence[SignalReading]) -> _Distrust | None:
     """Why the pairs as a whole may not be judged, if so."""
     broken = tally.counters[Fate.BROKEN]
     if tally.window_seconds != policy.window_seconds:
         return "broken", f"BAD_DATA: the table has windows of {tally.window_seconds:g} s, the policy wants {policy.window_seconds:g} s"
     if broken:
         return "broken", f"BAD_DATA: {broken} pairs are broken (different inputs, one role twice, or no finite time or latency)"
+    split = next(reading for reading in readings if reading.name == SPLIT_SIGNAL)
+    if is_broken_split(split):
+        return "broken", split.reason
     share = tally.missing_share
     if share > policy.max_missing_share:
         return "degraded", (
@@ -109,14 +119,15 @@ def _distrust(tally: Tally, policy: JudgePolicy) -> _Distrust | None:
 
 
 def _sum_weight(name: str, policy: JudgePolicy) -> float:
-    relative = {signal.name: signal.sum_weight for signal in (policy.divergence, policy.errors, policy.p50, policy.p99)}
-    return relative.get(name, SLO_SIGNAL_WEIGHT)
+    """What the signal's evidence weighs in the halting sum; 0 for those that are only shown."""
+    ceilings = dict.fromkeys(SLO_SIGNALS, SLO_SIGNAL_WEIGHT)
+    return ({signal.name: signal.sum_weight for signal in policy.relative_signals} | ceilings).get(name, 0.0)
 
 
-def _read_safely(name: str, tally: Tally, policy: JudgePolicy) -> SignalReading:
+def _read_safely(name: str, reader: _Reader, tally: Tally, policy: JudgePolicy) -> SignalReading:
     """The reading, or one that is not usable and contributes nothing: a fault in one signal may neither pass nor stop the others."""
     try:
-        reading = READERS[name](tally, policy)
+        reading = reader(tally, policy)
     except Exception as error:  # noqa: BLE001 - changes the outcome: INSUFFICIENT, with the exception in the evidence
         return _unusable(name, policy, f"judging failed: {type(error).__name__}: {error}")
     numbers = (reading.value, reading.limit, reading.e_value, reading.halting_e_value, reading.low, reading.high)
@@ -133,7 +144,7 @@ def _unusable(name: str, policy: JudgePolicy, reason: str) -> SignalReading:
         unit="",
         sample_count=0,
         e_value=0.0,
-        halting_e_value=1 / (policy.alpha * _sum_weight(name, policy)),
+        halting_e_value=None,
         low=None,
         high=None,
         is_usable=False,

@@ -38,9 +38,11 @@ class PairResult(NamedTuple):
 
     at_seconds: collector time of the live half (of the half that came, if one is missing).
     divergence: D in [0, 1]; None when the pair says nothing about the predictions.
+    live_arm: the arm that the traffic split chose for the user's own request; None when no leg was seen that tells it.
     is_unreadable: the incumbent answered 2xx with something the comparator could not read.
     *_latency_ms: None when that arm gave no answer of its own.
     signed: by how much the candidate's answer is larger, in [-1, 1]; None unless both are quantities.
+    segment, key: as on the legs; empty when the client named none.
     """
 
     fate: Fate
@@ -48,11 +50,13 @@ class PairResult(NamedTuple):
     divergence: float | None = None
     candidate_failed: bool = False
     incumbent_failed: bool = False
-    live_arm: Arm = Arm.INCUMBENT
+    live_arm: Arm | None = None
     candidate_latency_ms: float | None = None
     incumbent_latency_ms: float | None = None
     is_unreadable: bool = False
     signed: float | None = None
+    segment: str = ""
+    key: str = ""
 
     @property
     def candidate_role(self) -> Role:
@@ -62,7 +66,7 @@ class PairResult(NamedTuple):
     @property
     def incumbent_role(self) -> Role:
         """Whether a user waited for the incumbent's answer."""
-        return Role.LIVE if self.live_arm is Arm.INCUMBENT else Role.MIRROR
+        return Role.MIRROR if self.live_arm is Arm.CANDIDATE else Role.LIVE
 
 
 class PairJoiner:
@@ -157,6 +161,8 @@ class PairJoiner:
                 incumbent.latency_ms,
                 is_unreadable=difference is None and _answered(incumbent),
                 signed=difference.signed if difference else None,
+                segment=live.segment,
+                key=live.key,
             )
         )
 
@@ -172,15 +178,21 @@ class PairJoiner:
         if leg.received_at_seconds < boundary:
             return
         if self._take_explanation():
-            self._settle_without_data(leg, Fate.DROPPED)
+            self._settled.append(PairResult(Fate.DROPPED, leg.received_at_seconds, live_arm=_live_arm(leg)))
         elif leg.arm is Arm.CANDIDATE:
-            self._settle_without_data(leg, Fate.INCUMBENT_MISSING)
+            self._settled.append(PairResult(Fate.INCUMBENT_MISSING, leg.received_at_seconds, live_arm=_live_arm(leg)))
         else:
-            live_arm = Arm.INCUMBENT if leg.role is Role.LIVE else Arm.CANDIDATE
-            distance = 1.0 if _answered(leg) else None
             self._settled.append(
                 PairResult(
-                    Fate.CANDIDATE_MISSING, leg.received_at_seconds, distance, True, leg.failed, live_arm, None, leg.latency_ms, False
+                    Fate.CANDIDATE_MISSING,
+                    leg.received_at_seconds,
+                    1.0 if _answered(leg) else None,
+                    candidate_failed=True,
+                    incumbent_failed=leg.failed,
+                    live_arm=_live_arm(leg),
+                    incumbent_latency_ms=leg.latency_ms,
+                    segment=leg.segment,
+                    key=leg.key,
                 )
             )
 
@@ -206,6 +218,12 @@ class PairJoiner:
         self._remembered[request_id] = expired
         if len(self._remembered) >= _REMEMBERED_COUNT:
             self._remembered_before, self._remembered = self._remembered, {}
+
+
+def _live_arm(leg: Leg) -> Arm:
+    """The arm that the split chose: a mirrored copy goes to the other one."""
+    is_candidate = (leg.arm is Arm.CANDIDATE) == (leg.role is Role.LIVE)
+    return Arm.CANDIDATE if is_candidate else Arm.INCUMBENT
 
 
 def _answered(leg: Leg) -> bool:

@@ -20,10 +20,12 @@ class SignalReading:
 
     value, limit: in `unit`; None when there is nothing to read. recent_value: the same over the last windows, if it restarts.
     e_value: evidence that the candidate is worse than tolerated, at most 1e299; 0 when the signal may not contribute.
-    halting_e_value: where this signal alone would halt the release, 1/(alpha weight).
+    halting_e_value: where this signal alone would halt the release, 1/(alpha weight); None when it cannot.
     low, high: confidence bounds of the value, each at beta, at this look only.
     is_usable: False when the signal could not be judged (an exception, NaN): never PASS. is_proved: "worse than tolerated" is rejected
         at beta; it counts at the declared look only.
+    decides: False when the signal is only shown: it neither halts nor stands in the way of a PASS.
+    design_effect: by how much clustering made the data worth less than their number, at least 1; the evidence was tempered by it.
     more_requests_needed: about how many more pairs until the proof if they go on like this; 0 when it stands, None when they lead nowhere.
     """
 
@@ -33,7 +35,7 @@ class SignalReading:
     unit: str
     sample_count: int
     e_value: float
-    halting_e_value: float
+    halting_e_value: float | None
     low: float | None
     high: float | None
     is_usable: bool
@@ -41,6 +43,8 @@ class SignalReading:
     more_requests_needed: int | None
     reason: str
     recent_value: float | None = None
+    decides: bool = True
+    design_effect: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,48 +4,85 @@ The mergeable count table: all the judge knows. Order-free, restart-safe, partit
 Whoever holds the journal adds settled pairs; `evaluate` reads. Every count is an integer, so nothing depends on the order of sums.
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from interlock.errors import EvidenceError
 from interlock.judge.counts import CountGrid, read_counts, whole, write_counts
-from interlock.judge.grids import DIVERGENCE_NODES, LATENCY_CELLS, UNITS_PER_PAIR, Ints, latency_cells, share_units
+from interlock.judge.entries import Bools, Entries, read_entries
+from interlock.judge.grids import DIVERGENCE_NODES, LATENCY_CELLS, UNITS_PER_PAIR, Floats, Ints, latency_cells, share_units
+from interlock.judge.keys import KeyMemory
 from interlock.judge.pairs import Fate, PairResult
+from interlock.judge.policy import OTHER_SEGMENT, JudgePolicy
 from interlock.model.journal import Arm, Role
 
-LatencyKey = tuple[int, Arm, Role]  # step index, arm, role
-
-COMPARED = "compared"  # pairs with a D
+COMPARED = "compared"  # pairs with a D, of keys seen for the first time where keys are the unit
 DIFFERING = "differing"  # of those, D > 0
 UNREADABLE = "unreadable"  # pairs whose incumbent answered 2xx with something no comparator can read
-_COUNTERS = (*(str(fate) for fate in Fate), COMPARED, DIFFERING, UNREADABLE)
-_FORMAT = "judge-tally/v1"
+FRESH = "fresh"  # pairs that every process counts: all of them, but in keyed analysis
+KEYLESS = "keyless"  # pairs without a key where keys are the unit
+_COUNTERS = (*(str(fate) for fate in Fate), COMPARED, DIFFERING, UNREADABLE, FRESH, KEYLESS)
+_FORMAT = "judge-tally/v2"
 _DATA_FATES = (Fate.JUDGED, Fate.CANDIDATE_MISSING)
 
 # Columns of the error counts: candidate_failed * 2 + incumbent_failed.
 ERROR_CELLS = 4
 
+# Latency is restarted this often in a planned canary: a look costs one quantile test for each epoch, role and quantile.
+PLANNED_EPOCHS = 16
+
+# Windows of the shadow whose latency is kept apart, to see how it clusters: an hour of windows of five seconds, 5 MB.
+_STEADY_WINDOWS = 720
+SHADOW_STEP = 0
+
+
+class LatencyKey(NamedTuple):
+    """A latency histogram. epoch: several windows. fresh_from: the first epoch whose restarted process may count it, see `CountGrid`."""
+
+    step: int
+    epoch: int
+    fresh_from: int
+    arm: Arm
+    role: Role
+
 
 class Tally:
     """
-    Counts by window and step. Two tallies merge when they share `start_seconds` and `window_seconds`.
+    Counts by window and step. Two tallies merge when they share windows, epochs and segments.
 
     start_seconds: collector time of window 0's beginning. Pairs from before (a clock set back) are counted in window 0.
+    epoch_windows: windows to an epoch. segments: names whose divergence is counted apart; everything else is `OTHER_SEGMENT`.
     """
 
-    def __init__(self, *, start_seconds: float, window_seconds: float) -> None:
-        if not (math.isfinite(start_seconds) and math.isfinite(window_seconds) and window_seconds > 0):
+    def __init__(self, *, start_seconds: float, window_seconds: float, epoch_windows: int = 8, segments: Sequence[str] = ()) -> None:
+        if not (math.isfinite(start_seconds) and math.isfinite(window_seconds) and window_seconds > 0 and epoch_windows > 0):
             raise EvidenceError(f"tally starts at {start_seconds!r} with windows of {window_seconds!r} s, needs finite numbers")
         self.start_seconds = start_seconds
         self.window_seconds = window_seconds
+        self.epoch_windows = epoch_windows
         self.divergence = CountGrid(DIVERGENCE_NODES.size)
+        self.bias = CountGrid(DIVERGENCE_NODES.size)
         self.errors = CountGrid(ERROR_CELLS)
+        self.segments = {name: CountGrid(DIVERGENCE_NODES.size) for name in ([*segments, OTHER_SEGMENT] if segments else [])}
         self.latency: dict[LatencyKey, Ints] = {}
+        self.steady = CountGrid(LATENCY_CELLS)
+        self.assigned: Counter[tuple[int, Arm]] = Counter()
         self.counters: Counter[str] = Counter()
+
+    @classmethod
+    def for_policy(cls, policy: JudgePolicy, *, start_seconds: float) -> "Tally":
+        """An empty table that the policy can be judged from."""
+        return cls(
+            start_seconds=start_seconds,
+            window_seconds=policy.window_seconds,
+            epoch_windows=math.ceil(policy.planned_window_count / PLANNED_EPOCHS),
+            segments=policy.segment_names,
+        )
 
     @property
     def pair_count(self) -> int:
@@ -54,8 +91,8 @@ class Tally:
 
     @property
     def lost_count(self) -> int:
-        """Pairs that were there and cannot be judged: dropped by the plane, without an incumbent, or unreadable on its side."""
-        return self.counters[Fate.DROPPED] + self.counters[Fate.INCUMBENT_MISSING] + self.counters[UNREADABLE]
+        """Pairs that were there and cannot be judged: dropped by the plane, without an incumbent or a key, or unreadable on its side."""
+        return sum(self.counters[name] for name in (Fate.DROPPED, Fate.INCUMBENT_MISSING, UNREADABLE, KEYLESS))
 
     @property
     def missing_share(self) -> float:
@@ -63,31 +100,46 @@ class Tally:
         total = self.pair_count + self.counters[Fate.DROPPED] + self.counters[Fate.INCUMBENT_MISSING]
         return self.lost_count / total if total else 0.0
 
-    def add(self, pairs: Iterable[PairResult], step: int) -> None:
-        """Count the pairs under the step (index of the weight step, >= 0) that was in force."""
+    def latency_totals(self, arm: Arm) -> Ints:
+        """The arm's latencies over all steps and roles, each unit once, shape (LATENCY_CELLS,)."""
+        fresh = (counts for key, counts in self.latency.items() if key.arm is arm and key.fresh_from == 0)
+        return sum(fresh, np.zeros(LATENCY_CELLS, dtype=np.int64))
+
+    def add(self, pairs: Iterable[PairResult], step: int, *, keys: KeyMemory | None = None, is_settling: bool = False) -> None:
+        """
+        Count the pairs under the step (index of the weight step, >= 0) that was in force.
+
+        Args:
+            keys: what is known of the keys, in keyed analysis; updated.
+            is_settling: the step has just begun, and requests routed before it still come in: which arm they took says nothing about it.
+        """
         data: list[PairResult] = []
         for pair in pairs:
             self.counters[pair.fate] += 1
+            if pair.live_arm is not None and not is_settling:
+                self.assigned[step, pair.live_arm] += 1
             if pair.fate in _DATA_FATES:
                 data.append(pair)
         if not data:
             return
-        windows = self._windows([pair.at_seconds for pair in data])
-        failed = np.array([pair.candidate_failed * 2 + pair.incumbent_failed for pair in data], dtype=np.int64)
-        self.errors.add(windows, step, failed, np.ones(failed.size, dtype=np.int64))
+        entries = read_entries(data, self._windows([pair.at_seconds for pair in data]), keys)
         self.counters[UNREADABLE] += sum(pair.is_unreadable for pair in data)
-        self._add_divergence(windows, step, [pair.divergence for pair in data])
-        self._add_latency(data, step)
+        self.counters[KEYLESS] += sum(not pair.key for pair in data) if keys is not None else 0
+        self.counters[FRESH] += int((entries.fresh_from == 0).sum())
+        self.errors.add(entries.windows, entries.fresh_from, entries.failed, np.ones(entries.count, dtype=np.int64))
+        self._add_differences(entries)
+        self._add_latency(entries, step)
 
     def merge(self, other: "Tally") -> "Tally":
-        """A new tally with the counts of both. Commutative and associative; raises EvidenceError when the windows differ."""
-        if (self.start_seconds, self.window_seconds) != (other.start_seconds, other.window_seconds):
-            raise EvidenceError("two tallies with different windows cannot be merged: judge each canary with its own")
-        merged = Tally(start_seconds=self.start_seconds, window_seconds=self.window_seconds)
+        """A new tally with the counts of both. Commutative and associative; raises EvidenceError when their shapes differ."""
+        if self._shape() != other._shape():
+            raise EvidenceError("two tallies with different windows or segments cannot be merged: judge each canary with its own")
+        merged = Tally(**self._shape())
         for part in (self, other):
-            merged.divergence.add_grid(part.divergence)
-            merged.errors.add_grid(part.errors)
+            for mine, theirs in zip(merged._grids(), part._grids(), strict=True):
+                mine.add_grid(theirs)
             merged.counters.update(part.counters)
+            merged.assigned.update(part.assigned)
             for key, counts in part.latency.items():
                 merged._latency_counts(key)[:] += counts
         return merged
@@ -96,11 +148,10 @@ class Tally:
         """The tally as JSON types, in a canonical order: equal tallies give equal documents."""
         return {
             "format": _FORMAT,
-            "start_seconds": self.start_seconds,
-            "window_seconds": self.window_seconds,
-            "divergence": self.divergence.to_list(),
-            "errors": self.errors.to_list(),
-            "latency": [[key[0], str(key[1]), str(key[2]), write_counts(self.latency[key])] for key in sorted(self.latency)],
+            **self._shape(),
+            "grids": [grid.to_list() for grid in self._grids()],
+            "latency": [[*key[:3], str(key.arm), str(key.role), write_counts(self.latency[key])] for key in sorted(self.latency)],
+            "assigned": [[step, str(arm), self.assigned[step, arm]] for step, arm in sorted(self.assigned)],
             "counters": {name: self.counters[name] for name in _COUNTERS if self.counters[name]},
         }
 
@@ -110,11 +161,13 @@ class Tally:
         try:
             if document["format"] != _FORMAT:
                 raise EvidenceError(f"tally has the format {document['format']!r}, needs {_FORMAT}")
-            tally = cls(start_seconds=document["start_seconds"], window_seconds=document["window_seconds"])
-            tally.divergence.read_list(document["divergence"])
-            tally.errors.read_list(document["errors"])
-            for step, arm, role, counts in document["latency"]:
-                tally._latency_counts((whole(step), Arm(arm), Role(role)))[:] += read_counts(counts, LATENCY_CELLS)
+            tally = cls(**{name: document[name] for name in ("start_seconds", "window_seconds", "epoch_windows", "segments")})
+            for grid, rows in zip(tally._grids(), document["grids"], strict=True):
+                grid.read_list(rows)
+            for step, epoch, fresh_from, arm, role, counts in document["latency"]:
+                key = LatencyKey(whole(step), whole(epoch), whole(fresh_from), Arm(arm), Role(role))
+                tally._latency_counts(key)[:] += read_counts(counts, LATENCY_CELLS)
+            tally.assigned.update({(whole(step), Arm(arm)): whole(count) for step, arm, count in document["assigned"]})
             tally.counters.update({str(name): whole(count) for name, count in document["counters"].items()})
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise EvidenceError(f"tally cannot be read: {type(error).__name__} {error}") from error
@@ -126,35 +179,62 @@ class Tally:
 
     __hash__ = None  # type: ignore[assignment]  # mutable
 
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "start_seconds": self.start_seconds,
+            "window_seconds": self.window_seconds,
+            "epoch_windows": self.epoch_windows,
+            "segments": self._named(),
+        }
+
+    def _grids(self) -> list[CountGrid]:
+        return [self.divergence, self.bias, self.errors, self.steady, *self.segments.values()]
+
     def _windows(self, at_seconds: Sequence[float]) -> Ints:
         since = (np.asarray(at_seconds, dtype=np.float64) - self.start_seconds) / self.window_seconds
         return np.maximum(np.floor(since), 0.0).astype(np.int64)
 
-    def _add_divergence(self, windows: Ints, step: int, divergences: Sequence[float | None]) -> None:
-        held = np.array([d is not None for d in divergences])
-        values = np.array([d for d in divergences if d is not None], dtype=np.float64)
-        if not values.size:
-            return
-        if not ((values >= 0) & (values <= 1)).all():  # also refuses NaN
-            raise EvidenceError("a divergence lies outside [0, 1] or is not a number: the comparator is wrong")
-        lower, upper_units = share_units(values)
-        self.divergence.add(windows[held], step, lower, UNITS_PER_PAIR - upper_units)
-        inside = upper_units > 0
-        if inside.any():
-            self.divergence.add(windows[held][inside], step, lower[inside] + 1, upper_units[inside])
-        self.counters[COMPARED] += values.size
-        self.counters[DIFFERING] += int((values > 0).sum())
+    def _add_differences(self, entries: Entries) -> None:
+        held = ~np.isnan(entries.divergence)
+        values, fresh = entries.divergence[held], entries.fresh_from[held] == 0
+        _add_values(self.divergence, entries.windows[held], entries.fresh_from[held], values)
+        self.counters[COMPARED] += int(fresh.sum())
+        self.counters[DIFFERING] += int((values[fresh] > 0).sum())
+        signed = ~np.isnan(entries.signed)
+        _add_values(self.bias, entries.windows[signed], entries.fresh_from[signed], (entries.signed[signed] + 1) / 2)
+        if self.segments:
+            self._add_segments(entries, held)
 
-    def _add_latency(self, data: Sequence[PairResult], step: int) -> None:
-        by_key: dict[LatencyKey, list[float]] = {}
-        for pair in data:
-            candidate, incumbent = pair.candidate_latency_ms, pair.incumbent_latency_ms
-            candidate_key = (step, Arm.CANDIDATE, pair.candidate_role)
-            by_key.setdefault(candidate_key, []).append(math.inf if candidate is None else candidate)
-            by_key.setdefault((step, Arm.INCUMBENT, pair.incumbent_role), []).append(math.inf if incumbent is None else incumbent)
-        for key, latencies in by_key.items():
-            cells = latency_cells(np.array(latencies, dtype=np.float64))
-            self._latency_counts(key)[:] += np.bincount(cells, minlength=LATENCY_CELLS)
+    def _add_segments(self, entries: Entries, held: Bools) -> None:
+        """By epoch, not by window: a segment is a small part of the traffic, and a day of windows would cost 18 MB for each."""
+        epochs, fresh_from = self._epochs(entries)
+        for name, grid in self.segments.items():
+            of_it = entries.segments == name if name != OTHER_SEGMENT else ~np.isin(entries.segments, list(self._named()))
+            chosen = of_it & held & (fresh_from <= epochs)
+            _add_values(grid, epochs[chosen], fresh_from[chosen], entries.divergence[chosen])
+
+    def _add_latency(self, entries: Entries, step: int) -> None:
+        epochs, fresh_from = self._epochs(entries)
+        cells = {Arm.CANDIDATE: latency_cells(entries.candidate_ms), Arm.INCUMBENT: latency_cells(entries.incumbent_ms)}
+        for epoch, fresh in sorted(set(zip(epochs.tolist(), fresh_from.tolist(), strict=True))):
+            for arm, role in itertools.product(Arm, Role):
+                is_live = entries.on_candidate == (arm is Arm.CANDIDATE)
+                chosen = (epochs == epoch) & (fresh_from == fresh) & (is_live == (role is Role.LIVE))
+                if fresh <= epoch and chosen.any():
+                    key = LatencyKey(step, epoch, fresh, arm, role)
+                    self._latency_counts(key)[:] += np.bincount(cells[arm][chosen], minlength=LATENCY_CELLS)
+        if step == SHADOW_STEP:
+            steady = ~entries.on_candidate & (entries.windows < _STEADY_WINDOWS) & (entries.fresh_from == 0)
+            counted = cells[Arm.INCUMBENT][steady]
+            self.steady.add(entries.windows[steady], entries.fresh_from[steady], counted, np.ones(counted.size, dtype=np.int64))
+
+    def _epochs(self, entries: Entries) -> tuple[Ints, Ints]:
+        """Epoch of each pair, and the epoch it is fresh from; where the second is larger, no process may count it."""
+        fresh_from = np.where(entries.fresh_from == 0, 0, (entries.fresh_from - 1) // self.epoch_windows + 1)
+        return entries.windows // self.epoch_windows, fresh_from
+
+    def _named(self) -> list[str]:
+        return [name for name in self.segments if name != OTHER_SEGMENT]
 
     def _latency_counts(self, key: LatencyKey) -> Ints:
         return self.latency.setdefault(key, np.zeros(LATENCY_CELLS, dtype=np.int64))
@@ -162,11 +242,23 @@ class Tally:
     def _check_consistency(self) -> None:
         """Counts written by `add` obey these sums; a document that does not was cut or edited."""
         unknown = set(self.counters) - set(_COUNTERS)
+        fresh_latency = sum(int(counts.sum()) for key, counts in self.latency.items() if key.fresh_from == 0)
         expected = {
             "divergence": (int(self.divergence.totals().sum()), self.counters[COMPARED] * UNITS_PER_PAIR),
-            "errors": (int(self.errors.totals().sum()), self.pair_count),
-            "latency": (sum(int(counts.sum()) for counts in self.latency.values()), 2 * self.pair_count),
+            "errors": (int(self.errors.totals().sum()), self.counters[FRESH]),
+            "latency": (fresh_latency, 2 * self.counters[FRESH]),
         }
+        if self.segments:
+            expected["segments"] = (sum(int(grid.totals().sum()) for grid in self.segments.values()), expected["divergence"][1])
         wrong = [f"{name} holds {found}, needs {wanted}" for name, (found, wanted) in expected.items() if found != wanted]
-        if unknown or wrong or self.counters[DIFFERING] > self.counters[COMPARED]:
+        if unknown or wrong or self.counters[DIFFERING] > self.counters[COMPARED] or self.counters[FRESH] > self.pair_count:
             raise EvidenceError(f"tally contradicts itself: {'; '.join(wrong) or 'counters ' + ', '.join(sorted(unknown))}")
+
+
+def _add_values(grid: CountGrid, windows: Ints, fresh_from: Ints, values: Floats) -> None:
+    """Share the units of each value in [0, 1] between the two nodes around it."""
+    lower, upper_units = share_units(values)
+    grid.add(windows, fresh_from, lower, UNITS_PER_PAIR - upper_units)
+    inside = upper_units > 0
+    if inside.any():
+        grid.add(windows[inside], fresh_from[inside], lower[inside] + 1, upper_units[inside])

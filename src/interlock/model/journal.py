@@ -29,6 +29,8 @@ class Leg:
     prediction:   response body as text, at most the capture limit; None when there was none or it was cut.
     received_at_seconds: Unix time at which the leg reached the collector, for windows only, never for durations.
     input_digest: first 16 hex digits of the SHA-256 of the request body; both legs of a pair have the same.
+    segment: what the client says the request belongs to (header interlock-segment), at most 64 bytes; empty when it says nothing.
+    key: digest of whom the request is about (header interlock-key), 16 hex digits; empty when the client does not say.
     """
 
     request_id: str
@@ -40,6 +42,8 @@ class Leg:
     input_digest: str
     prediction: str | None
     served_by: str
+    segment: str = ""
+    key: str = ""
 
     @property
     def failed(self) -> bool:

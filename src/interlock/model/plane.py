@@ -35,7 +35,11 @@ class PlaneState:
 
 @dataclass(frozen=True, slots=True)
 class CaptureCounts:
-    """Copies the plane gave up on so that users stay unaffected, cumulative since it started."""
+    """
+    Copies the plane gave up on so that users stay unaffected, cumulative since it started.
+
+    live_requests_count: predictions that users asked for, captured or not.
+    """
 
     mirrors_dropped_count: int
     captures_dropped_count: int

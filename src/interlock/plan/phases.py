@@ -28,6 +28,11 @@ def plan_bake(canary: Canary) -> Phase:
     return Phase(len(canary.steps) + 1, "bake", ALL_TRAFFIC_BPS, canary.bake_seconds)
 
 
+def plan_all(canary: Canary) -> tuple[Phase, ...]:
+    """Every phase with traffic, in the order of its index; the bake is the last."""
+    return (*plan_phases(canary), plan_bake(canary))
+
+
 def planned_seconds(canary: Canary) -> float:
     """From the start of the shadow to the end of the bake, when nothing halts."""
-    return canary.shadow_seconds + sum(step.bake_seconds for step in canary.steps) + canary.bake_seconds
+    return sum(phase.bake_seconds for phase in plan_all(canary))

@@ -29,6 +29,15 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 
+# A report holds text of models and data: whatever that says, nothing runs and nothing is loaded. It says the same in its own head.
+REPORT_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
 
 def build_api(controller: PlaneController, live: LivePage, *, token: str) -> Starlette:
     """The application. `token` is the secret that changing calls must carry as a bearer token."""
@@ -53,7 +62,8 @@ def build_api(controller: PlaneController, live: LivePage, *, token: str) -> Sta
     }
     routes = [Route(f"/api/{name}", _changing(call, token), methods=["POST"]) for name, call in changing.items()]
     routes += [Route(f"/api/{name}", _reading(read)) for name, read in reading.items()]
-    routes += [Route("/", _page), Route("/releases/{release_id}/e-values.svg", _chart(live)), Route("/ping", _ping)]
+    routes += [Route("/", _page), Route("/ping", _ping)]
+    routes += [Route("/releases/{release_id}/e-values.svg", _chart(live)), Route("/releases/{release_id}/report.html", _report(live))]
     return Starlette(routes=routes)
 
 
@@ -87,6 +97,14 @@ def _chart(live: LivePage) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         svg = await run_in_threadpool(live.chart, request.path_params["release_id"])
         return Response(svg, media_type="image/svg+xml", headers={"cache-control": "no-store"}) if svg else Response(status_code=404)
+
+    return endpoint
+
+
+def _report(live: LivePage) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        page = await run_in_threadpool(live.report, request.path_params["release_id"])
+        return HTMLResponse(page, headers=REPORT_HEADERS) if page else Response(status_code=404)
 
     return endpoint
 

@@ -34,9 +34,12 @@ local function post(handle, leg)
     leg.id, leg.arm, ROLE, leg.status, leg.latency_us or -1, asked and #asked or -1, answered and #answered or -1,
     leg.encoding or "identity", leg.served_by or "-",
   }, " ")
+  local headers = { [":method"] = "POST", [":path"] = "/legs", [":authority"] = COLLECTOR, ["x-leg"] = line }
+  headers["x-leg-segment"] = leg.segment -- a header of value nil is none
+  headers["x-leg-key"] = leg.key
   handle:httpCall(
     COLLECTOR,
-    { [":method"] = "POST", [":path"] = "/legs", [":authority"] = COLLECTOR, ["x-leg"] = line },
+    headers,
     (asked or "") .. (answered or ""),
     { asynchronous = true, timeout_ms = 1000, send_xff = false, trace_sampled = false }
   )
@@ -81,7 +84,9 @@ function envoy_on_request(handle)
   collectgarbage("step", 8) -- or a leg that was cut would be noticed only some 50 requests later, instead of 10
   post_lost(handle)
   post_forgotten(handle, now)
-  local leg = { id = handle:headers():get("x-request-id"), arm = handle:metadata():get("arm"), began_us = now }
+  local headers = handle:headers()
+  local leg = { id = headers:get("x-request-id"), arm = handle:metadata():get("arm"), began_us = now }
+  leg.segment, leg.key = headers:get("interlock-segment"), headers:get("interlock-key")
   legs[leg.id] = leg
   last = last + 1
   order[last] = leg.id

@@ -9,12 +9,12 @@ import httpx
 from interlock.errors import ServiceRefused, ServiceUnavailable
 from interlock.model.plane import ALL_TRAFFIC_BPS, CaptureCounts
 from interlock.plane.envoy_settings import (
-    CAPTURED_ROUTE,
     COLLECTOR,
     ENDPOINT_CLUSTERS,
     LIVE,
     MIRROR_CLUSTERS,
     MIRROR_KEY,
+    PREDICTIONS_ROUTE,
     QUIET_KEY,
     WEIGHT_KEY,
 )
@@ -83,7 +83,7 @@ class EnvoyAdmin:
     def capture_counts(self) -> CaptureCounts:
         """What was mirrored and captured, and what was given up, since Envoy started."""
         clusters = "|".join((*MIRROR_CLUSTERS, COLLECTOR))
-        found = self._json("/stats", {"format": "json", "filter": rf"^cluster\.({clusters})\.upstream_|\.{CAPTURED_ROUTE}\."})
+        found = self._json("/stats", {"format": "json", "filter": rf"^cluster\.({clusters})\.upstream_|\.{PREDICTIONS_ROUTE}\."})
         stats = {stat["name"]: int(stat["value"]) for stat in found["stats"] if "value" in stat}
         return CaptureCounts(
             mirrors_dropped_count=sum(
@@ -93,7 +93,7 @@ class EnvoyAdmin:
             ),
             captures_dropped_count=stats.get(f"cluster.{COLLECTOR}.upstream_rq_completed", 0)
             - stats.get(f"cluster.{COLLECTOR}.upstream_rq_2xx", 0),
-            live_requests_count=stats.get(f"vhost.{LIVE}.route.{CAPTURED_ROUTE}.upstream_rq_completed", 0),
+            live_requests_count=stats.get(f"vhost.{LIVE}.route.{PREDICTIONS_ROUTE}.upstream_rq_completed", 0),
         )
 
     def observed_endpoints(self) -> dict[str, tuple[ObservedEndpoint, ...]]:

@@ -5,7 +5,6 @@ from importlib.resources import files
 
 from interlock.plane.envoy_settings import (
     CANDIDATE,
-    CAPTURED_ROUTE,
     COLLECTOR,
     INCUMBENT,
     LIVE,
@@ -14,6 +13,7 @@ from interlock.plane.envoy_settings import (
     MIRROR_KEY,
     MIRROR_TO_CANDIDATE,
     MIRROR_TO_INCUMBENT,
+    PREDICTIONS_ROUTE,
     QUIET_KEY,
     WEIGHT_KEY,
     EnvoySettings,
@@ -30,13 +30,15 @@ _INTERNAL_HEADERS = {
     "x-interlock-attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "x-interlock-endpoint-arm": f"%UPSTREAM_METADATA({METADATA}:arm)%",
 }
-_CAPTURED = [{"name": ":method", "string_match": {"exact": "POST"}}]
+_PREDICTION: Json = {"path": "/invocations", "headers": [{"name": ":method", "string_match": {"exact": "POST"}}]}
 
 
 def live_listener(settings: EnvoySettings) -> Json:
     """The users' listener. The first route that matches decides; all of them draw on one random number per request."""
+    quiet = {"runtime_fraction": runtime_fraction(QUIET_KEY, 10_000)}
     routes = [
-        _route(settings, {"prefix": "/", "runtime_fraction": runtime_fraction(QUIET_KEY, 10_000)}, cluster=INCUMBENT),
+        _route(settings, _PREDICTION | quiet, cluster=INCUMBENT) | {"stat_prefix": PREDICTIONS_ROUTE},
+        _route(settings, {"prefix": "/"} | quiet, cluster=INCUMBENT),
         _route(settings, {"prefix": "/", "headers": [_too_large(settings)]}, cluster=INCUMBENT),
         _captured_route(settings, cluster=CANDIDATE, mirror=MIRROR_TO_INCUMBENT),
         _route(settings, {"prefix": "/", "runtime_fraction": runtime_fraction(WEIGHT_KEY, 0)}, cluster=CANDIDATE),
@@ -106,10 +108,8 @@ def _filter_chain(manager: Json) -> Json:
 
 
 def _captured_route(settings: EnvoySettings, *, cluster: str, mirror: str) -> Json:
-    match: Json = {"path": "/invocations", "headers": _CAPTURED}
-    if cluster == CANDIDATE:
-        match["runtime_fraction"] = runtime_fraction(WEIGHT_KEY, 0)
-    route = _route(settings, match, cluster=cluster, is_captured=True) | {"stat_prefix": CAPTURED_ROUTE}
+    match = _PREDICTION | ({"runtime_fraction": runtime_fraction(WEIGHT_KEY, 0)} if cluster == CANDIDATE else {})
+    route = _route(settings, match, cluster=cluster, is_captured=True) | {"stat_prefix": PREDICTIONS_ROUTE}
     route["route"]["request_mirror_policies"] = [
         {
             "cluster": mirror,

@@ -25,7 +25,7 @@ COLLECTOR = "collector"
 LIVE = "live"  # the users' listener, and the prefix of its statistics
 
 METADATA = "interlock"  # namespace of endpoint metadata: `label` and `arm`
-CAPTURED_ROUTE = "captured"  # stat prefix of the routes whose requests are mirrored and captured
+PREDICTIONS_ROUTE = "predictions"  # stat prefix of the routes that carry predictions, captured or quiet
 
 Json = dict[str, Any]
 

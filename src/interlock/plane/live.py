@@ -15,7 +15,7 @@ from interlock.plane.release_file import ReleaseFile
 
 KEPT_FILES = 20
 REFRESH_SECONDS = 0.8  # less than the page's second: at 1.0 every other look came just too early and got the former snapshot
-_RELEASE_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,150}$")
+_RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,150}")
 
 
 class LivePage:
@@ -41,8 +41,17 @@ class LivePage:
 
     def chart(self, release_id: str) -> str | None:
         """The e-value chart of a release as SVG; None when there is none."""
-        path = self._evidence / f"{release_id}.svg"
-        return path.read_text(encoding="utf-8") if _RELEASE_ID.match(release_id) and path.is_file() else None
+        return self._kept_text(release_id, ".svg")
+
+    def report(self, release_id: str) -> str | None:
+        """The report of a release as HTML; None when there is none."""
+        return self._kept_text(release_id, ".html")
+
+    def _kept_text(self, release_id: str, ending: str) -> str | None:
+        if not _RELEASE_ID.fullmatch(release_id):
+            return None
+        path = self._evidence / f"{release_id}{ending}"
+        return path.read_text(encoding="utf-8") if path.is_file() else None
 
     def _take(self) -> dict[str, Any]:
         return {"at": time.time(), "links": self._links, "plane": self._plane(), "recent": self._recent(), **self._releases()}

@@ -57,6 +57,7 @@ class ReleaseFile:
             "judged": self._last_tick,
             "decision": self._decision,
             "has_chart": self.path.with_suffix(".svg").is_file(),
+            "has_report": self.path.with_suffix(".html").is_file(),
             "unreadable_count": self._unreadable_count,
         }
 
@@ -70,6 +71,7 @@ class ReleaseFile:
             "decision": decision.get("decision", "Failed") if decision else "under way",
             "reason": decision.get("reason", "") if decision else "",
             "has_chart": self.path.with_suffix(".svg").is_file(),
+            "has_report": self.path.with_suffix(".html").is_file(),
         }
 
     def _take(self, line: bytes) -> None:

@@ -5,28 +5,15 @@ A profile is read in one screen: no inheritance, no includes. A looser number is
 """
 
 import itertools
-from collections.abc import Sequence
+import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from interlock.model.plane import ALL_TRAFFIC_BPS
-
-PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
-NonNegativeFloat = Annotated[FiniteFloat, Field(ge=0)]
-Share = Annotated[FiniteFloat, Field(gt=0, lt=1)]
-Percent = Annotated[FiniteFloat, Field(ge=0, le=100)]
-PositiveInt = Annotated[int, Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]*$", max_length=120)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-def _refuse_twins(kind: str, names: Sequence[str]) -> None:
-    if twins := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{kind} {', '.join(twins)} is named more than once")
+from interlock.profile.output import Output
+from interlock.profile.strict import Name, NonNegativeFloat, Percent, PositiveFloat, PositiveInt, Share, refuse_twins
+from interlock.profile.strict import Strict as _Strict
 
 
 class Metric(_Strict):
@@ -55,7 +42,7 @@ class Evaluation(_Strict):
 
     @model_validator(mode="after")
     def _each_metric_once(self) -> Self:
-        _refuse_twins("metric", [metric.name for metric in self.metrics])
+        refuse_twins("metric", [metric.name for metric in self.metrics])
         return self
 
 
@@ -107,7 +94,7 @@ class Drift(_Strict):
 
     @model_validator(mode="after")
     def _can_be_satisfied(self) -> Self:
-        _refuse_twins("column", self.columns)
+        refuse_twins("column", self.columns)
         if self.max_row_count < self.min_row_count:
             raise ValueError(f"max_row_count {self.max_row_count} is below min_row_count {self.min_row_count}: no data could be enough")
         if self.max_single_column_distance < self.max_column_distance:
@@ -115,12 +102,23 @@ class Drift(_Strict):
         return self
 
 
+class Disagreement(_Strict):
+    """
+    How many rows of the evaluation data the incumbent answers twice and the candidate once, before any user is exposed.
+
+    The limit is `judge.divergence.tolerance`, the confidence 1 - `judge.beta`: as in the canary.
+    """
+
+    request_count: Annotated[int, Field(ge=50, le=500)]
+
+
 class Gates(_Strict):
-    """The four blocking gates. None can be left out."""
+    """The blocking gates with numbers of their own; the sixth, traffic, follows from canary and judge. None can be left out."""
 
     evaluation: Evaluation
     latency: Latency
     memory: Memory
+    disagreement: Disagreement
     drift: Drift
 
 
@@ -144,6 +142,25 @@ class Divergence(_Strict):
 
     tolerance: Share
     weight: Share
+
+
+class Bias(_Strict):
+    """How far the candidate's answers may lie above or below the incumbent's on average, as a share of the output's scale."""
+
+    tolerance: Share
+    weight: Share
+
+
+class Segment(_Strict):
+    """
+    A part of the traffic that clients name in the header `interlock-segment`, and how much its answers may differ.
+
+    With a weight of 0 it is shown and decides nothing; otherwise it halts, and a PASS needs proof for it as well.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    tolerance: Share
+    weight: Annotated[FiniteFloat, Field(ge=0, lt=1)]
 
 
 class Errors(_Strict):
@@ -171,14 +188,21 @@ class Slo(_Strict):
 
 
 class Judge(_Strict):
-    """The judge's error budget and tolerances. The four weights share alpha and must sum to 1."""
+    """
+    The judge's error budget and tolerances. The weights share alpha and must sum to 1.
+
+    unit: what is randomised, and so what is counted: each request, or each key of the header `interlock-key` where traffic is sticky.
+    """
 
     alpha: Annotated[FiniteFloat, Field(gt=0, le=0.1)]
     beta: Annotated[FiniteFloat, Field(gt=0, le=0.2)]
     restart_window_seconds: PositiveFloat
     pair_deadline_seconds: PositiveFloat
     max_missing_percent: Percent
+    unit: Literal["request", "key"]
     divergence: Divergence
+    bias: Bias | None  # a number for regression, null for any other output
+    segments: tuple[Segment, ...]
     errors: Errors
     p50: Quantile
     p99: Quantile
@@ -186,9 +210,11 @@ class Judge(_Strict):
 
     @model_validator(mode="after")
     def _weights_sum_to_one(self) -> Self:
-        total = self.divergence.weight + self.errors.weight + self.p50.weight + self.p99.weight
+        named = (self.divergence, self.errors, self.p50, self.p99, *((self.bias,) if self.bias else ()), *self.segments)
+        total = math.fsum(signal.weight for signal in named)
         if abs(total - 1) > 1e-9:
-            raise ValueError(f"the weights of divergence, errors, p50 and p99 sum to {total:g}, must sum to 1")
+            raise ValueError(f"the weights of divergence, errors, p50, p99, bias and segments sum to {total:g}, must sum to 1")
+        refuse_twins("segment", [segment.name for segment in self.segments])
         return self
 
 
@@ -215,8 +241,7 @@ class ReleaseProfile(_Strict):
     schema_version: Literal["release-profile/v1"]
     name: Name
     description: Annotated[str, Field(min_length=10)]
-    output_type: Literal["label", "probability", "regression"]
-    regression_scale: PositiveFloat | None  # a difference this large counts as full divergence; null unless output_type is regression
+    output: Output
     serving: Serving
     gates: Gates
     canary: Canary
@@ -224,7 +249,7 @@ class ReleaseProfile(_Strict):
     recovery_time_objective_seconds: Annotated[FiniteFloat, Field(gt=0, le=300)]
 
     @model_validator(mode="after")
-    def _scale_fits_the_output(self) -> Self:
-        if (self.output_type == "regression") != (self.regression_scale is not None):
-            raise ValueError(f"regression_scale is {self.regression_scale}: give a number for output_type regression, null for any other")
+    def _bias_is_for_quantities(self) -> Self:
+        if (self.output.type == "regression") != (self.judge.bias is not None):
+            raise ValueError(f"judge.bias is {self.judge.bias}: give a tolerance for output type regression, null for any other")
         return self

@@ -6,6 +6,7 @@ import zlib
 from interlock.model.journal import Arm, Leg, Role
 
 _MOST_BYTES = 1024 * 1024  # of an unpacked answer: a few bytes of gzip can hold gigabytes
+_MOST_SEGMENT_BYTES = 64
 _ARMS = {arm.value.encode(): arm for arm in Arm}
 _ROLES = {role.value.encode(): role for role in Role}
 
@@ -14,12 +15,13 @@ class Malformed(Exception):
     """Not a message of our capture filter."""
 
 
-def parse_leg(line: bytes, bodies: bytes, *, received_at_seconds: float) -> Leg:
+def parse_leg(line: bytes, bodies: bytes, *, received_at_seconds: float, segment: bytes = b"", key: bytes = b"") -> Leg:
     """
     The leg that a header line and the two joined bodies describe.
 
     The line has nine fields, separated by one space: request id, arm, role, status, latency in us, length of the request body, length
     of the response body, content encoding of the response, served by (the rest of the line; - = nobody). A number of -1 = not there.
+    A segment over 64 bytes or not UTF-8 is none; of the key only a digest is kept, since it may name a person.
     Without a request body (it was over the capture limit) the digest is empty and the prediction None: nothing could be compared with it.
     """
     try:
@@ -38,9 +40,18 @@ def parse_leg(line: bytes, bodies: bytes, *, received_at_seconds: float) -> Leg:
             input_digest=hashlib.sha256(asked).hexdigest()[:16] if asked is not None else "",
             prediction=_text(answered, encoding) if asked is not None and answered is not None else None,
             served_by="" if served_by == b"-" else served_by.decode(),
+            segment=_segment(segment),
+            key=hashlib.sha256(key).hexdigest()[:16] if key else "",
         )
     except (ValueError, KeyError) as error:
         raise Malformed(str(error)) from error
+
+
+def _segment(name: bytes) -> str:
+    try:
+        return name.decode() if len(name) <= _MOST_SEGMENT_BYTES else ""
+    except UnicodeDecodeError:
+        return ""
 
 
 def _text(body: bytes, encoding: bytes) -> str | None:

@@ -88,10 +88,10 @@ class Collector:
         self.metrics = CollectorMetrics()
         self.recent = Recent()
 
-    def take(self, line: bytes, bodies: bytes) -> int:
+    def take(self, line: bytes, bodies: bytes, *, segment: bytes = b"", key: bytes = b"") -> int:
         """Keep one leg; the HTTP status to answer: 204 kept, 400 not understood, 503 no room (Envoy counts everything but 2xx)."""
         try:
-            leg = parse_leg(line, bodies, received_at_seconds=time.time())
+            leg = parse_leg(line, bodies, received_at_seconds=time.time(), segment=segment, key=key)
         except Malformed:
             self.metrics.malformed()
             return 400
@@ -148,7 +148,7 @@ class Collector:
     def answer(self, request: Request) -> Answer:
         """Take a leg, or show the numbers."""
         if (request.method, request.path) == (b"POST", b"/legs"):
-            return Answer(self.take(request.leg, request.body))
+            return Answer(self.take(request.leg, request.body, segment=request.segment, key=request.key))
         if request.path == b"/metrics":
             return Answer(200, self.metrics_text(), b"text/plain; version=0.0.4")
         if request.path == b"/recent":

@@ -17,12 +17,14 @@ _REASONS = {200: b"OK", 204: b"No Content", 400: b"Bad Request", 404: b"Not Foun
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One whole request. `leg` is the header that describes a captured leg, empty in other requests."""
+    """One whole request. `leg`, `segment` and `key` are the headers that describe a captured leg, empty in other requests."""
 
     method: bytes
     path: bytes
     leg: bytes
     body: bytes
+    segment: bytes = b""
+    key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,14 @@ class CollectorProtocol(asyncio.Protocol):
         method, target, _ = first.split(b" ")
         body = bytes(self._received[end + 4 : whole])
         del self._received[:whole]
-        return Request(method, target.partition(b"?")[0], headers.get(b"x-leg", b""), body)
+        return Request(
+            method,
+            target.partition(b"?")[0],
+            headers.get(b"x-leg", b""),
+            body,
+            headers.get(b"x-leg-segment", b""),
+            headers.get(b"x-leg-key", b""),
+        )
 
 
 def _encode(answer: Answer) -> bytes:

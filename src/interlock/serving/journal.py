@@ -28,10 +28,12 @@ _SCHEMA = pa.schema(
         pa.field("input_digest", pa.string(), nullable=False),
         pa.field("prediction", pa.string()),
         pa.field("served_by", pa.string(), nullable=False),
+        pa.field("segment", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
     ]
 )
 _NAMES = [field.name for field in fields(Leg)]
-_FEW_VALUES = ["arm", "role", "served_by"]
+_FEW_VALUES = ["arm", "role", "served_by", "segment"]
 # Calls that find nothing before a reader lists the directory to see whether pruning took its next segment away.
 _MISSES_BEFORE_LISTING = 20
 

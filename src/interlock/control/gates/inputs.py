@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 Sender: TypeAlias = Callable[[bytes], None]  # sends one payload; returns when it was answered well, raises when it was not
+Asker: TypeAlias = Callable[[bytes], str]  # sends one payload; returns the body of the answer, raises when it was not answered well
 MemoryReader: TypeAlias = Callable[[], float | None]  # resident MiB of one server's process, None when unknown
 
 
@@ -65,6 +66,10 @@ class OpenSender(Protocol):
 
     def send(self, payload: bytes) -> None:
         """Send one payload; return when it was answered well, raise when it was not."""
+        ...
+
+    def ask(self, payload: bytes) -> str:
+        """Send one payload; return the body of the answer, raise when it was not answered well."""
         ...
 
 

@@ -6,18 +6,24 @@ from typing import Any
 
 import pandas as pd
 
+from interlock.control.comparison import comparison
+from interlock.control.gates.disagreement import disagreement_policy, judge_disagreement
 from interlock.control.gates.drift import judge_drift
 from interlock.control.gates.edge import judged
 from interlock.control.gates.evaluation import judge_evaluation
+from interlock.control.gates.inputs import Asker
 from interlock.control.gates.latency import judge_latency
 from interlock.control.gates.memory import judge_memory
+from interlock.control.gates.traffic import judge_traffic
+from interlock.control.policy import judge_policy
 from interlock.control.records import verdict_values
-from interlock.control.session import ReleaseSession
+from interlock.control.session import GATES_LEASE_SECONDS, ReleaseSession
 from interlock.errors import ServiceUnavailable
 from interlock.model.plane import ServerState
 from interlock.model.verdict import Verdict
 
 PAYLOAD_COUNT = 500  # distinct rows that the load goes through in a circle
+LEAST_RATE_SECONDS = 5.0  # a rate read over less is a matter of luck; the gates before this one take longer
 
 
 def run_evaluation(session: ReleaseSession) -> Verdict:
@@ -68,6 +74,36 @@ def run_memory(session: ReleaseSession) -> Verdict:
     return _judged(session, "memory", judge)
 
 
+def run_disagreement(session: ReleaseSession) -> Verdict:
+    """The answers of both servers to the same rows, compared as the canary will compare them, before a user is exposed."""
+
+    def judge() -> Verdict:
+        candidate, incumbent = _servers(session)
+        with session.services.open_sender(candidate.port) as ours, session.services.open_sender(incumbent.port) as theirs:
+            return judge_disagreement(
+                disagreement_policy(session.profile),
+                compare=comparison(session.profile.output),
+                ask_candidate=ours.ask,
+                ask_incumbent=_holding(session, theirs.ask),
+                payloads=_payloads(session),
+            )
+
+    return _judged(session, "disagreement", judge)
+
+
+def run_traffic(session: ReleaseSession) -> Verdict:
+    """The live traffic since the release was opened, against what the plan needs of it."""
+
+    def judge() -> Verdict:
+        clock, opened = session.services.clock, session.opened
+        clock.sleep(max(0.0, opened.at_seconds + LEAST_RATE_SECONDS - clock.monotonic()))
+        now = session.read_live()
+        rate = max(0, now.count - opened.count) / (now.at_seconds - opened.at_seconds)  # a restarted Envoy counts from 0: too few
+        return judge_traffic(judge_policy(session.profile), requests_per_second=rate)
+
+    return _judged(session, "traffic", judge)
+
+
 def run_drift(session: ReleaseSession) -> Verdict:
     """Inputs and the candidate's predictions, reference rows against current rows, measured by Evidently."""
     policy = session.profile.gates.drift
@@ -90,6 +126,19 @@ def _judged(session: ReleaseSession, gate: str, judge: Callable[[], Verdict]) ->
     return verdict
 
 
+def _holding(session: ReleaseSession, ask: Asker) -> Asker:
+    """The same, with the plane held on the way: hundreds of slow answers, one after the other, last longer than one lease."""
+
+    def ask_and_hold(payload: bytes) -> str:
+        if session.services.clock.monotonic() - held_at[0] > GATES_LEASE_SECONDS / 4:
+            session.hold_plane()
+            held_at[0] = session.services.clock.monotonic()
+        return ask(payload)
+
+    held_at = [session.services.clock.monotonic()]
+    return ask_and_hold
+
+
 def _servers(session: ReleaseSession) -> tuple[ServerState, ServerState]:
     state = session.services.traffic.observe()
     if state.candidate is None or state.incumbent is None:
@@ -101,7 +150,8 @@ def _payloads(session: ReleaseSession) -> Sequence[bytes]:
     policy = session.profile.gates.evaluation
     rows = session.services.read_rows(policy.data).frame.drop(columns=[policy.label_column], errors="ignore")
     columns = list(session.services.load_model(session.candidate_directory).input_columns)
-    return [_payload(rows.loc[[index], columns]) for index in rows.index[:PAYLOAD_COUNT]]
+    spread = range(0, len(rows), max(1, len(rows) // PAYLOAD_COUNT))[:PAYLOAD_COUNT]  # over the whole file: it may be sorted
+    return [_payload(rows.iloc[[position]][columns]) for position in spread]
 
 
 def _payload(row: pd.DataFrame) -> bytes:
