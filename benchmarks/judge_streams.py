@@ -204,6 +204,7 @@ def _latency() -> list[Scenario]:
         *(Scenario("T4", k, f"p{100 * q:.0f} {name}", 1.0, within_tolerance=True, quantile=q) for k, name in calm for q in (0.5, 0.99)),
         *(Scenario("T4", k, f"p{100 * q:.0f} at tolerance", 1 + LATENCY_RATIO[q], within_tolerance=True, quantile=q) for k, q in edge),
         *(Scenario("T4", k, f"p50 x{r:g}", r, published=(t, math.nan), bound=_median_bound(r), quantile=0.5) for k, r, t in scaled),
+        Scenario("T4", 5, "p99 x1.5", 1.5, bound=_latency_bound(0.99, lambda x: slower_share(x / 1.5)), quantile=0.99),
         Scenario("T4", 7, "p99 2 % +500 ms", 1.0, published=(9000.0, math.nan), bound=late, quantile=0.99),
     ]
 

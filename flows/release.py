@@ -19,7 +19,7 @@ from tasks.policy import read_policy
 from tasks.traffic import ReleaseSession, finalise, incumbent_kept, open_release, promote, start_candidate
 
 
-@flow(name="release", flow_run_name="release {model_name}/{version} under {profile_name}", timeout_seconds=4 * 3600)
+@flow(name="release", flow_run_name="release {model_name}/{version} under {profile_name}", timeout_seconds=48 * 3600)
 def release(model_name: str, version: str, profile_name: str) -> State[str]:
     """
     Bring one model version to all traffic, or leave the incumbent where it was.

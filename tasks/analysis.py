@@ -48,6 +48,8 @@ def watch_bake(session: ReleaseSession, analysis: Analysis, phase: Phase) -> Jud
     judgement = analysis.watch(phase)
     if judgement.outcome is not HALTED:
         judgement = analysis.settle()
+    if judgement.outcome is not HALTED:  # a halt has recorded them
+        analysis.record_counts()
     publish_phase(session, phase)
     return judgement
 

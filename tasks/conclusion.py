@@ -1,6 +1,6 @@
 """How a release ends: the decision in traffic, registry, evidence and the Prefect state, in that order."""
 
-from collections.abc import Callable
+from functools import cache
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
@@ -11,7 +11,7 @@ from interlock.control.session import ReleaseSession, new_release_id
 from interlock.errors import ReleaseError, ServiceError
 from interlock.model.release import Decision, ModelVersion
 from interlock.wiring import open_services, write_report
-from tasks.evidence import publish_chart, publish_decision, publish_report, publish_signals
+from tasks.evidence import publish_chart, publish_decision, publish_signals, show
 from tasks.traffic import restore
 
 
@@ -43,7 +43,7 @@ def rejected_at_intake(model_name: str, version: str, reason: str) -> State[str]
     services.evidence.append(release_id, "decision", {"decision": Decision.REJECTED.value, "reason": reason})
     services.registry.set_tags(model_name, version, _tags(Decision.REJECTED, reason, release_id))
     services.registry.set_stage(model_name, version, "Archived")
-    _show("the report", lambda: write_report(release_id, services.evidence.read(release_id)))
+    show("the report", lambda: write_report(release_id, services.evidence.read(release_id)))
     return Completed(name=Decision.REJECTED.value, message=reason, data=Decision.REJECTED.value)
 
 
@@ -60,18 +60,12 @@ def _note(session: ReleaseSession, decision: Decision, reason: str) -> None:
         session.services.registry.set_tags(candidate.name, candidate.version, _tags(decision, reason, session.release.release_id))
     except ServiceError as error:  # a tag is for people; the decision stands without it
         get_run_logger().warning("the decision could not be tagged in the registry: %s", error)
-    _show("the signals", lambda: publish_signals(session))
-    _show("the e-values", lambda: publish_chart(session))
-    _show("the report", lambda: publish_report(session))
-    _show("the decision", lambda: publish_decision(session, decision, reason))
-
-
-def _show(what: str, publish: Callable[[], None]) -> None:
-    """Publish something for people. One that cannot be shown takes neither the others nor the decision with it."""
-    try:
-        publish()
-    except Exception as error:  # noqa: BLE001 - the decision is recorded and carried out, and stands without its pictures
-        get_run_logger().warning("%s could not be shown: %s", what, error)
+    release_id = session.release.release_id
+    records = cache(lambda: session.services.evidence.read(release_id))  # read and parsed once, by whoever asks first
+    show("the signals", lambda: publish_signals(session, records()))
+    show("the e-values", lambda: publish_chart(session, records()))
+    show("the report", lambda: write_report(release_id, records()))
+    show("the decision", lambda: publish_decision(session, decision, reason))
 
 
 def _tags(decision: Decision, reason: str, release_id: str) -> dict[str, str]:

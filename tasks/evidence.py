@@ -1,9 +1,9 @@
 """What people see in the Prefect UI: gates, canary ticks, signals, the e-value chart, decisions and receipts, as artifacts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
@@ -14,6 +14,8 @@ from interlock.model.verdict import Verdict
 from interlock.plan.phases import Phase
 from interlock.report.signals import signal_table
 from interlock.wiring import draw_e_values, write_report
+
+Records = Sequence[Mapping[str, Any]]
 
 
 @task(name="publish gates", cache_policy=NO_CACHE)
@@ -34,9 +36,9 @@ def publish_phase(session: ReleaseSession, phase: Phase) -> None:
     )
 
 
-def publish_chart(session: ReleaseSession) -> None:
+def publish_chart(session: ReleaseSession, records: Records) -> None:
     """The e-values of the whole release against their halting lines."""
-    if not (ticks := _ticks(session)):
+    if not (ticks := [record for record in records if record["kind"] == "tick"]):
         return
     draw_e_values(session.release.release_id, ticks)
     create_image_artifact(
@@ -46,9 +48,9 @@ def publish_chart(session: ReleaseSession) -> None:
     )
 
 
-def publish_signals(session: ReleaseSession) -> None:
+def publish_signals(session: ReleaseSession, records: Records) -> None:
     """Each signal at the last look: value against limit, bounds, e-value against its halting line, and what the proof still needs."""
-    if not (rows := signal_table(session.services.evidence.read(session.release.release_id))):
+    if not (rows := signal_table(records)):
         return
     create_table_artifact(
         key=_key("signals", session),
@@ -58,8 +60,17 @@ def publish_signals(session: ReleaseSession) -> None:
 
 
 def publish_report(session: ReleaseSession) -> None:
-    """The release report, next to the evidence that it is drawn from."""
-    write_report(session.release.release_id, session.services.evidence.read(session.release.release_id))
+    """The release report, next to the evidence that it is drawn from. When it fails, only the report is missing."""
+    release_id = session.release.release_id
+    show("the report", lambda: write_report(release_id, session.services.evidence.read(release_id)))
+
+
+def show(what: str, publish: Callable[[], object]) -> None:
+    """Publish something for people. One that cannot be shown takes neither the others nor the decision with it."""
+    try:
+        publish()
+    except Exception as error:  # noqa: BLE001 - the decision is recorded and carried out, and stands without its pictures
+        get_run_logger().warning("%s could not be shown: %s", what, error)
 
 
 def publish_decision(session: ReleaseSession, decision: Decision, reason: str) -> None:

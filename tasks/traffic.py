@@ -18,6 +18,7 @@ from interlock.model.plane import RollbackReceipt
 from interlock.plan.phases import Phase
 from interlock.profile.reader import LoadedProfile
 from interlock.wiring import open_services
+from tasks.evidence import publish_report
 from tasks.policy import is_unavailable
 
 __all__ = ["ReleaseSession", "finalise", "incumbent_kept", "open_release", "promote", "restore", "restore_plane", "start_candidate"]
@@ -47,9 +48,7 @@ def _record_intake(session: ReleaseSession) -> None:
         profile_digest=release.profile_digest,
         profile_text=session.loaded.text,
     )
-    read_outputs = session.services.files.read_outputs
-    outputs = {"candidate": read_outputs(release.candidate), "incumbent": read_outputs(release.incumbent)}
-    session.record("comparator", **pairing_values(session.profile.output, **outputs))
+    session.record("comparator", **pairing_values(session.profile.output, session.outputs))
 
 
 @contextmanager
@@ -68,7 +67,8 @@ def incumbent_kept(session: ReleaseSession) -> Iterator[None]:
         state = restore_traffic(services.traffic, services.clock, reason=f"{type(error).__name__}: {error}")
         # Who serves is the plane's to say: after a promotion it is the candidate, and the registry must agree with traffic.
         incumbent = state.incumbent.version if state.incumbent else release.incumbent
-        with ExitStack() as whatever_fails:  # last in, first out: registry, record, capacity, each tried whatever became of the others
+        with ExitStack() as whatever_fails:  # last in, first out: registry, record, capacity, report, each in any case
+            whatever_fails.callback(publish_report, session)
             whatever_fails.callback(services.traffic.end, token=release.token)
             whatever_fails.callback(session.record, "failed", reason=f"{type(error).__name__}: {error}")
             restore_registry(services.registry, services.clock, incumbent=incumbent, candidate=release.candidate)

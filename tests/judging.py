@@ -1,7 +1,11 @@
 """What the tests of the judge share: one policy, and pairs to feed it."""
 
+from collections.abc import Iterable
+
 from interlock.judge.pairs import Fate, PairResult
 from interlock.judge.policy import JudgePolicy, StepPlan
+from interlock.judge.readings import Judgement, SignalReading
+from interlock.judge.tally import Tally
 from interlock.model.journal import Arm
 
 POLICY = JudgePolicy(
@@ -37,3 +41,17 @@ BAD = CLEAN._replace(divergence=1.0, candidate_failed=True, candidate_latency_ms
 def mixed(pair: PairResult, count: int) -> list[PairResult]:
     """So many pairs, live on the candidate and on the incumbent in turn: half of the traffic each."""
     return [pair._replace(live_arm=(Arm.CANDIDATE, Arm.INCUMBENT)[i % 2]) for i in range(count)]
+
+
+def table(*groups: Iterable[PairResult], seconds: float = 600.0) -> Tally:
+    """Pairs of each group spread evenly over the canary; the groups run side by side."""
+    tally = Tally(start_seconds=0.0, window_seconds=5.0)
+    for group in groups:
+        pairs = list(group)
+        tally.add([pair._replace(at_seconds=i * seconds / len(pairs)) for i, pair in enumerate(pairs)], 0)
+    return tally
+
+
+def reading(judgement: Judgement, name: str) -> SignalReading:
+    """The signal with this name."""
+    return next(signal for signal in judgement.signals if signal.name == name)

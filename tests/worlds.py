@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from interlock.adapters.fakes import CANDIDATE_PORT, FakeClock, FakeEvidence, FakeJournal, FakeRegistry, FakeTraffic
+from interlock.control.pairing import PairedOutputs
 from interlock.control.session import ReleaseSession, Services, read_live
 from interlock.errors import ArtifactError, ServiceUnavailable
 from interlock.model.journal import Arm, Leg, Role
@@ -153,8 +154,9 @@ class World:
         self.traffic.load_candidate(CANDIDATE, server="interlock", thread_count=1, token=token)
         release = Release("late-2", CANDIDATE, INCUMBENT, loaded.profile.name, loaded.digest, token)
         services = self.services()
+        outputs = PairedOutputs(self.files.outputs["2"], self.files.outputs["1"])
         directories = (self.files.directory(CANDIDATE), self.files.directory(INCUMBENT))
-        return ReleaseSession(services, release, loaded, *directories, read_live(services))
+        return ReleaseSession(services, release, loaded, *directories, read_live(services), outputs)
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         """Evidence records of one kind, of all releases."""

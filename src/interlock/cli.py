@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from interlock.errors import PolicyError, ReleaseError, StateError
+from interlock.errors import PolicyError, ReleaseError, ServiceRefused, StateError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Release control plane for ML models.")
 profile_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Release profiles.")
@@ -119,6 +119,25 @@ def status(
         print_release(store, release_id)
     else:
         print_releases(store)
+
+
+@app.command()
+def report(
+    release_id: Annotated[str, typer.Argument(help="A release, as `interlock status` lists them.")],
+    state: State = None,
+    out: Annotated[Path | None, typer.Option(help="Write it here; else beside the evidence, where the live page finds it.")] = None,
+) -> None:
+    """Write the report of a release anew from its evidence as it is now, whether it has ended or not; needs no stack."""
+    from interlock.wiring import evidence_store, state_directory, write_report
+
+    directory = state_directory(state)
+    if not (records := evidence_store(directory).read(release_id)):
+        raise ServiceRefused(f"there is no evidence of a release {release_id!r}: `interlock status` lists what there is")
+    try:
+        path = write_report(release_id, records, state=directory, out=out)
+    except OSError as error:
+        raise ServiceRefused(f"the report cannot be written ({error.strerror}): choose another place with --out") from error
+    typer.echo(str(path))
 
 
 @profile_app.command("check")

@@ -18,7 +18,7 @@ from interlock.control.reconcile import close_lost_release, follow_traffic
 from interlock.control.session import Services
 from interlock.model.release import ModelVersion
 from interlock.plane.state_directory import StateDirectory
-from interlock.ports import Journal
+from interlock.ports import EvidenceStore, Journal
 from interlock.profile.reader import LoadedProfile, read_profile
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def follow_traffic_at_start(state: StateDirectory, incumbent: ModelVersion | Non
     """Bring evidence and registry in line with who serves, after a start."""
     if incumbent is not None:
         services = open_services(state)
-        follow_traffic(services.registry, services.evidence, services.clock, incumbent=incumbent)
+        registry, evidence, clock = services.registry, services.evidence, services.clock
+        follow_traffic(registry, evidence, clock, incumbent=incumbent, write_report=_report_writer(state, evidence))
 
 
 def close_release(state: StateDirectory, release_id: str, candidate: ModelVersion | None) -> None:
@@ -128,27 +129,44 @@ def close_release(state: StateDirectory, release_id: str, candidate: ModelVersio
     services = open_services(state)
     if (serving := services.traffic.observe().incumbent) is not None:
         close_lost_release(
-            services.registry, services.evidence, services.clock, release_id=release_id, incumbent=serving.version, candidate=candidate
+            services.registry,
+            services.evidence,
+            services.clock,
+            release_id=release_id,
+            incumbent=serving.version,
+            candidate=candidate,
+            write_report=_report_writer(state, services.evidence),
         )
+
+
+def _report_writer(state: StateDirectory, evidence: EvidenceStore) -> Callable[[str], object]:
+    """What writes the report of a release in this state directory, from its evidence as it is then."""
+    return lambda release_id: write_report(release_id, evidence.read(release_id), state=state)
 
 
 def draw_e_values(release_id: str, ticks: Sequence[Mapping[str, Any]]) -> None:
     """Draw the release's e-values so far next to its evidence, where the live page serves it from."""
     from interlock.report.charts import draw
 
-    _write_next_to_evidence(f"{release_id}.svg", draw(ticks))
+    _write_whole(state_directory() / "evidence" / f"{release_id}.svg", draw(ticks))
 
 
-def write_report(release_id: str, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write the release's report next to the evidence it is drawn from, where the live page serves it from."""
+def write_report(
+    release_id: str, records: Sequence[Mapping[str, Any]], *, state: StateDirectory | None = None, out: Path | None = None
+) -> Path:
+    """Write the release's report to `out`, else next to the evidence, where the live page serves it from; returns where it is."""
     from interlock.report.page import render_report
 
-    _write_next_to_evidence(f"{release_id}.html", render_report(release_id, records))
+    path = out or (state or state_directory()) / "evidence" / f"{release_id}.html"
+    _write_whole(path, render_report(release_id, records))
+    return path
 
 
-def _write_next_to_evidence(name: str, text: str) -> None:
-    """Whole or not at all: somebody may be reading the former one."""
-    path = state_directory() / "evidence" / name
-    unfinished = path.with_name(f"{name}.{os.getpid()}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+def _write_whole(path: Path, text: str) -> None:
+    """Whole or not at all: somebody may be reading the former one. What a full disk took of it is taken away again."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

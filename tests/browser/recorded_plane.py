@@ -178,7 +178,9 @@ class RecordedPlane:
             self._recent.add(_leg(other, Role.MIRROR, at_seconds, number))
 
 
-HALTING = {"divergence": 291.5, "errors": 291.5, "p50": 1020.4, "p99": 510.2, "slo_error_share": 10_000.0, "slo_p99": 10_000.0}
+SEGMENT = "segment:<i>JFK</i>"
+HALTING: dict[str, float | None] = {"divergence": 291.5, "bias": 1020.4, SEGMENT: 1020.4, "segment:(other)": None, "errors": 291.5}
+HALTING |= {"p50": 1020.4, "p99": 510.2, "slo_error_share": 10_000.0, "slo_p99": 10_000.0, "sample_ratio": None}
 GATES = {
     "evaluation": [
         Measurement("roc_auc", 0.7134, 0.62, "higher", "", 5000, 2000),
@@ -196,24 +198,27 @@ GATES = {
 
 
 def _reading(name: str, count: int, *, halts: bool, divergence: float) -> SignalReading:
-    values = {"divergence": divergence, "errors": 0.0, "p50": 9.1, "p99": 38.0, "slo_error_share": 0.0, "slo_p99": 0.0}
-    limits = {"divergence": 0.1, "errors": 0.005, "p50": 28.0, "p99": 322.0, "slo_error_share": 0.1, "slo_p99": 0.01}
-    slope = {"divergence": 400, "errors": 900, "p50": 700, "p99": 520, "slo_error_share": 260, "slo_p99": 330}[name]
+    values = {"divergence": divergence, "bias": -0.1, "p50": 9.1, "p99": 38.0, "sample_ratio": 0.25}
+    limits = {"errors": 0.005, "bias": 0.05, "p50": 28.0, "p99": 322.0, "slo_p99": 0.01, "sample_ratio": None}
+    slope = {"divergence": 400, "errors": 900, "p50": 700, "p99": 520, "slo_error_share": 260, "slo_p99": 330}.get(name, 600)
+    value = values.get(name, 0.0)
     more = max(0, 1500 - count)
     return SignalReading(
         name=name,
-        value=values[name],
-        limit=limits[name],
+        value=value,
+        limit=limits.get(name, 0.1),
         unit="ms" if name in {"p50", "p99"} else "share",
         sample_count=count,
         e_value=1.17e4 if halts and name == "divergence" else math.exp(-count / slope) * (1 + 0.3 * math.sin(count / 40)),
         halting_e_value=HALTING[name],
-        low=values[name] * 0.8,
-        high=values[name] * 1.3,
+        low=value * 0.8,
+        high=value * 1.3,
         is_usable=True,
         is_proved=more == 0,
         more_requests_needed=more,
         reason=f"INSUFFICIENT_EVIDENCE n={count} of about {count + more} needed" if more else f"within tolerance, proved by n={count}",
+        decides=name != "segment:(other)",
+        breaks_at_e_value=1000.0 if name == "sample_ratio" else None,
     )
 
 

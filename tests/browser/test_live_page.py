@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.browser.recorded_plane import RELEASE_ID, Served, served_page
+from tests.browser.recorded_plane import HALTING, RELEASE_ID, SEGMENT, Served, served_page
 
 MAX_PAGE_BYTES = 60 * 1024
+COUNTED = [name for name in HALTING if name != "segment:(other)"]  # all but the one that is only shown
 PATIENCE_MS = 15_000  # two loaded cores; the page itself needs about a second
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
@@ -102,9 +103,28 @@ def test_every_signal_has_its_line_and_its_number_with_a_unit(open_page: OpenPag
         row = page.get_by_role("group", name=title)
         expect(row.locator(".values")).to_contain_text(text)
         assert row.locator("path.line").count() >= 1, title
-    assert page.get_by_role("group", name="e-values").locator("path.limit").count() == 6
+    assert page.get_by_role("group", name="e-values").locator("path.limit").count() == len(COUNTED)
     assert page.get_by_role("group", name="Divergence").locator("path.limit").count() == 1
     assert page.get_by_role("group", name="Failed").locator("rect.bar").count() >= 1
+
+
+def test_every_signal_that_the_ticks_hold_has_its_line_the_known_ones_first(open_page: OpenPage) -> None:
+    page = open_page()
+    row = page.get_by_role("group", name="e-values")
+    names = ["divergence", "bias", "errors", "p50", "p99", "SLO errors", "SLO p99", "split", SEGMENT.removeprefix("segment:")]
+    expect(row.locator(".values li span")).to_have_text(names)
+    colours = row.locator(".values li i").evaluate_all("marks => marks.map(mark => getComputedStyle(mark).color + mark.textContent)")
+    assert len(set(colours)) == len(names)
+    expect(row.locator(".values li").filter(has_text="split")).to_contain_text("of 1,000")
+    assert row.locator("path.line").count() == len(COUNTED)
+
+
+def test_a_bias_is_judged_on_either_side_and_a_split_says_where_it_voids_all(open_page: OpenPage) -> None:
+    page = open_page()
+    expect(page.locator('#signals [data-signal="bias"]')).to_contain_text(re.compile(r"✕ -0\.1 share.*± 0\.05 share"))
+    split = page.locator('#signals [data-signal="sample_ratio"]')
+    expect(split).to_contain_text("voids all at 1,000")
+    expect(split).not_to_contain_text("✕")
 
 
 def test_gates_show_each_number_against_its_limit(open_page: OpenPage) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 from interlock.report.page import render_report
 from tests.browser.recorded_plane import RELEASE_ID as RECORDED_ID
 from tests.browser.recorded_plane import served_page
-from tests.reporting import HALTING, REASON, RELEASE_ID, Record, rejected, rolled_back
+from tests.reporting import COUNTED, HALTING, RELEASE_ID, Record, record, rejected, rolled_back, split_broken
 
 DESKTOP, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844)
 HOSTILE = "<script>document.title = 'taken'</script><img src=http://127.0.0.1:9/x onerror=\"document.title='taken'\">"
@@ -48,15 +48,18 @@ def open_report(browser: Browser, tmp_path: Path) -> Iterator[OpenReport]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_rollback_is_understood_from_the_top(open_report: OpenReport, scheme: str, tmp_path: Path) -> None:
-    page = open_report(rolled_back(), scheme=scheme)
+    records = rolled_back()
+    page = open_report(records, scheme=scheme)
     expect(page.locator("#decision .word")).to_contain_text("RolledBack")
-    expect(page.locator("#decision .sentence")).to_have_text(REASON)
+    expect(page.locator("#decision .sentence")).to_have_text(records[-1]["reason"])
     expect(page.locator("#decision")).to_contain_text("flight-delay/3")
-    assert page.locator("svg.chart").count() == 1 + len(HALTING) + 4
+    assert (
+        page.locator("svg.chart").count() == 1 + len(COUNTED) + len(HALTING) - 3
+    )  # the ceilings and the split have no picture of their values
     assert page.locator("#signals tbody tr").count() == len(HALTING)
     row = page.locator('[data-signal="divergence"]')
-    expect(row).to_contain_text(re.compile(r"0\.34.*≤ 0\.1.*share.*1,548.*past its halting line", re.DOTALL))
-    expect(page.locator('[data-signal="p99"]')).to_contain_text("proved")
+    expect(row).to_contain_text(re.compile(r"0\.0395.*0\.3026 lately.*≤ 0\.1.*share.*1,586.*past its halting line", re.DOTALL))
+    expect(page.locator('[data-signal="errors"]')).to_contain_text("proved")
     expect(page.locator('[data-gate="latency"]')).to_contain_text("✕ 431.7")
     assert page.locator("#phases tbody tr").count() == 5
     colours = [page.evaluate(f"getComputedStyle(document.querySelector('{part}')).{what}") for part, what in DRAWN]
@@ -71,8 +74,25 @@ DRAWN = (("body", "backgroundColor"), ("svg.chart text", "fill"))
 def test_every_picture_says_in_words_what_it_shows(open_report: OpenReport) -> None:
     page = open_report(rolled_back())
     picture = page.get_by_role("img", name="e-value of divergence")
-    expect(picture).to_have_accessible_name(re.compile("It halts at 291.5: reached at 1:59"))
+    expect(picture).to_have_accessible_name(re.compile("It halts at 510.2: reached at 1:59"))
     assert page.get_by_role("img").count() == page.locator("svg.chart").count()
+
+
+def test_on_a_phone_what_a_signal_was_lately_stays_on_the_line_of_its_value(open_report: OpenReport) -> None:
+    page = open_report(rolled_back(), viewport=PHONE)
+    assert page.evaluate("getComputedStyle(document.querySelector('.signals .lately')).display") == "inline"
+    assert page.evaluate("getComputedStyle(document.querySelector('.signals td.wide')).minWidth") == "0px"
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_broken_split_stands_out(open_report: OpenReport, viewport: ViewportSize) -> None:
+    broken = [record(i, i, "tick", phase="canary 50 %", weight_bps=5000, **split_broken()) for i in range(3)]
+    page = open_report([*rejected()[:-1], *broken], viewport=viewport)
+    row = page.locator('[data-signal="sample_ratio"]')
+    expect(row).to_contain_text("BROKEN: it voids every verdict")
+    assert "rgba(0, 0, 0, 0)" not in row.evaluate("row => getComputedStyle(row).backgroundColor")
+    calm = page.locator('[data-signal="p99"]').evaluate("row => getComputedStyle(row).backgroundColor")
+    assert calm == "rgba(0, 0, 0, 0)"
 
 
 @pytest.mark.parametrize("records", [rolled_back(), rejected()], ids=["rolled back", "rejected"])

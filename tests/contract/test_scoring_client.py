@@ -19,6 +19,8 @@ ANSWERS: dict[bytes, tuple[int, bytes]] = {
     b"moved": (307, b""),
     b"broken": (500, b"password=hunter2"),
     b"busy": (503, b""),
+    b"null": (200, b'{"predictions": null}'),
+    b"latin": (200, b'{"predictions": ["\xe9"]}'),
     b"late": (200, b'{"predictions": [0.5]}'),
 }
 
@@ -66,6 +68,8 @@ def test_answers_are_taken_over_one_kept_connection(port: int) -> None:
     [
         pytest.param(b"empty", ServiceRefused, id="no predictions"),
         pytest.param(b"page", ServiceRefused, id="a page instead of predictions"),
+        pytest.param(b"null", ServiceRefused, id="null instead of predictions"),
+        pytest.param(b"latin", ServiceRefused, id="bytes that are not UTF-8, of which no two are alike"),
         pytest.param(b"list", ServiceRefused, id="another JSON"),
         pytest.param(b"bad", ServiceRefused, id="a bad request"),
         pytest.param(b"moved", ServiceRefused, id="a redirect is not followed"),
@@ -85,6 +89,14 @@ def test_an_asked_payload_gives_the_body_as_it_came(port: int) -> None:
         assert client.ask(b"good") == '{"predictions": [0.5]}'
         with pytest.raises(ServiceRefused, match="without predictions"):
             client.ask(b"page")
+
+
+@pytest.mark.parametrize("value", ["0", "0.0", "false", '""', "{}", "[0]"])
+def test_whatever_a_model_may_answer_is_an_answer(port: int, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = f'{{"predictions": {value}}}'
+    monkeypatch.setitem(ANSWERS, b"good", (200, body.encode()))
+    with ScoringClient(port, timeout_seconds=5.0) as client:
+        assert client.ask(b"good") == body
 
 
 def test_a_dead_server_raises(port: int) -> None:

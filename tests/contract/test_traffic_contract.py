@@ -370,5 +370,9 @@ def test_a_report_is_served_so_that_nothing_in_it_runs_and_no_other_file_is(serv
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
     assert "script-src" not in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
+    (tmp_path / "evidence" / "late-2.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>", encoding="utf-8")
+    picture = httpx.get(f"{served.url}/releases/late-2/e-values.svg")
+    assert (picture.headers["content-type"], picture.headers["content-security-policy"]) == ("image/svg+xml", policy)
+    assert picture.headers["x-content-type-options"] == "nosniff"
     for release_id in ("unknown", "..%2Fsecret", "%2E%2E%2Fsecret", "late-2%0A", "late-2.html%00", "..", ".late-2"):
         assert httpx.get(f"{served.url}/releases/{release_id}/report.html").status_code == 404, release_id

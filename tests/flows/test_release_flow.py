@@ -195,15 +195,27 @@ def test_a_server_that_dies_in_the_disagreement_gate_is_no_pass(world: World, se
     assert gates(world) == ALL_PASS | {"disagreement": outcome}
 
 
-@pytest.mark.parametrize("version", ["1", "2"])
-@pytest.mark.parametrize("outputs", [(), (ModelOutput("", "string"),), (ModelOutput("vector", "tensor", "double", (-1, 3, 3)),)])
-def test_a_comparator_that_cannot_compare_the_signatures_is_rejected_at_intake(
-    world: World, version: str, outputs: tuple[ModelOutput, ...]
+UNFIT = [(), (ModelOutput("", "string"),), (ModelOutput("vector", "tensor", "double", (-1, 3, 3)),)]
+
+
+@pytest.mark.parametrize("outputs", UNFIT)
+def test_an_incumbent_that_the_comparator_does_not_fit_fails_and_the_candidate_keeps_its_stage(
+    world: World, outputs: tuple[ModelOutput, ...]
 ) -> None:
-    world.files.outputs[version] = outputs
+    world.files.outputs["1"] = outputs
+    state = run()
+    assert (state.name, state.is_failed()) == ("Failed", True), state.message
+    assert "the incumbent late/1 cannot be compared by total_variation" in str(state.message)
+    assert is_back_to_the_incumbent(world, candidate_stage="Staging")
+    assert world.traffic.token == 0
+
+
+@pytest.mark.parametrize("outputs", UNFIT)
+def test_a_candidate_that_the_comparator_does_not_fit_is_rejected_at_intake(world: World, outputs: tuple[ModelOutput, ...]) -> None:
+    world.files.outputs["2"] = outputs
     state = run()
     assert state.name == "Rejected", state.message
-    words = (f"late/{version} cannot be compared by total_variation", "infer_signature", *(output.described for output in outputs))
+    words = ("late/2 cannot be compared by total_variation", "infer_signature", *(output.described for output in outputs))
     assert all(word in str(state.message) for word in words), state.message
     assert "total_variation" in tags(world)["interlock.reason"]
     assert is_back_to_the_incumbent(world)
@@ -290,12 +302,13 @@ def test_a_candidate_whose_server_ends_by_itself_is_rejected_with_its_last_words
     assert is_back_to_the_incumbent(world)
 
 
-def test_a_candidate_that_never_gets_ready_fails_and_the_plane_is_free(world: World) -> None:
+def test_a_candidate_that_never_gets_ready_fails_and_the_plane_is_free(world: World, tmp_path: Path) -> None:
     world.traffic.candidate_ready = False
     state = run()
     assert (state.name, state.is_failed()) == ("Failed", True)
     assert "not ready after" in str(state.message)
     assert is_back_to_the_incumbent(world)
+    assert ["Failed" in report and "not ready after" in report for report in reports(tmp_path)] == [True]
 
 
 @pytest.mark.parametrize(
@@ -344,12 +357,13 @@ def test_t17_an_unhealthy_incumbent_lets_no_release_begin(world: World) -> None:
         pytest.param(OSError("disk"), id="the operating system"),
     ],
 )
-def test_an_exception_in_mid_canary_puts_traffic_back_before_it_goes_on(world: World, error: Exception) -> None:
+def test_an_exception_in_mid_canary_puts_traffic_back_before_it_goes_on(world: World, error: Exception, tmp_path: Path) -> None:
     at_weight(world, 1000, raising(error))
     state = run()
     assert state.is_failed()
     assert is_back_to_the_incumbent(world)
     assert str(error) in world.records("failed")[0]["reason"]
+    assert [str(error) in report for report in reports(tmp_path)] == [True]
 
 
 def test_an_interruption_in_mid_canary_puts_traffic_back(world: World) -> None:
@@ -458,6 +472,26 @@ def test_a_decision_stands_when_its_pictures_cannot_be_shown(world: World, monke
     assert run().name == "Promoted"
     assert world.traffic.incumbent == CANDIDATE
     assert len(reports(tmp_path)) == 1, "one picture that fails does not take the others with it"
+
+
+def test_a_failure_stands_when_its_report_cannot_be_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.evidence.write_report", raising(OSError("no space left for a report")))
+    at_weight(world, 1000, raising(RuntimeError("a bug")))
+    assert "a bug" in str(run().message)
+    assert is_back_to_the_incumbent(world)
+
+
+def test_the_evidence_is_read_once_for_all_the_pictures_of_a_decision(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, readings = FakeEvidence.read, []
+
+    def counted(self: FakeEvidence, release_id: str) -> Any:
+        records = read(self, release_id)
+        readings.extend([records] if records and records[-1]["kind"] == "decision" else [])
+        return records
+
+    monkeypatch.setattr(FakeEvidence, "read", counted)
+    assert run().name == "Promoted"
+    assert len(readings) == 1
 
 
 def test_a_first_record_that_cannot_be_written_leaves_the_plane_free(world: World) -> None:

@@ -150,6 +150,19 @@ def test_status_of_what_is_no_release_is_one_sentence(run: Run, tmp_path: Path) 
     one_sentence(run("status", "cut", "--state", tmp_path), 1, "cut or changed")
 
 
+def test_a_report_is_drawn_from_the_evidence_at_any_time_without_a_stack(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "evidence").mkdir()
+    EvidenceFiles(tmp_path / "evidence", FakeClock()).append("late-2", "intake", {"candidate": "late/2"})
+    beside, chosen = tmp_path / "evidence" / "late-2.html", tmp_path / "for the postmortem.html"
+    assert run("report", "late-2", "--state", tmp_path) == (0, f"{beside}\n", "")
+    assert run("report", "late-2", "--state", tmp_path, "--out", chosen) == (0, f"{chosen}\n", "")
+    assert "Under way" in beside.read_text()
+    assert beside.read_text() == chosen.read_text()
+    one_sentence(run("report", "unknown", "--state", tmp_path), 1, "no evidence of a release 'unknown'")
+    one_sentence(run("report", "../x", "--state", tmp_path), 1, "no release id")
+    one_sentence(run("report", "late-2", "--state", tmp_path, "--out", tmp_path / "no" / "where"), 1, "cannot be written", "--out")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -170,5 +183,5 @@ def test_what_the_command_line_does_not_know_is_refused(run: Run, arguments: lis
 def test_help_names_every_verb(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    for verb in ("up", "adopt", "rollback", "status", "demo", "profile"):
+    for verb in ("up", "adopt", "rollback", "status", "report", "demo", "profile"):
         assert verb in out

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interlock.control.gates.disagreement import DisagreementPolicy, judge_disagreement
+from interlock.adapters.fakes import FakeClock
+from interlock.control.gates.disagreement import DisagreementPolicy, Servers, judge_disagreement, spread
 from interlock.control.gates.inputs import Asker
+from interlock.control.gates.run import run_disagreement
 from interlock.errors import ServiceUnavailable
-from interlock.judge.comparators import Compare, label_comparator, probability_comparator
+from interlock.judge.comparators import Compare, Layout, label_comparator, probability_comparator
 from interlock.model.verdict import Outcome, Verdict, judge_measurements
+from tests.worlds import World
 
 POLICY = DisagreementPolicy(request_count=200, tolerance=0.1, beta=0.05)
 PAYLOADS = [str(n).encode() for n in range(500)]
@@ -46,10 +49,11 @@ def judge(
     compare: Compare | None = None,
     payloads: list[bytes] = PAYLOADS,
     policy: DisagreementPolicy = POLICY,
+    hold: Callable[[], None] = lambda: None,
+    clock: FakeClock | None = None,
 ) -> Verdict:
-    return judge_disagreement(
-        policy, compare=compare or probability_comparator(), ask_candidate=candidate, ask_incumbent=incumbent, payloads=payloads
-    )
+    servers = Servers(candidate, incumbent, hold, clock or FakeClock())
+    return judge_disagreement(policy, compare=compare or probability_comparator(), servers=servers, payloads=payloads)
 
 
 def values(verdict: Verdict) -> dict[str, float | None]:
@@ -176,3 +180,86 @@ def test_an_exception_while_comparing_is_not_a_pass(error: Exception) -> None:
 
 def test_nan_never_passes() -> None:
     assert judge(always(0.5), always(0.5), policy=DisagreementPolicy(200, math.nan, 0.05)).outcome is not Outcome.PASS
+
+
+def test_only_the_measurement_that_decides_has_a_limit() -> None:
+    limits = {m.name: m.limit for m in judge(always(0.55), always(0.5)).measurements}
+    assert limits.pop("disagreement_at_least") == POLICY.tolerance
+    assert len(limits) == 4
+    assert all(map(math.isnan, limits.values())), "a bound above the tolerance stands beside a PASS, and is no failure"
+
+
+@pytest.mark.parametrize("slow", ["candidate", "incumbent"])
+def test_models_too_slow_for_the_gate_end_it_without_a_verdict_of_their_answers(slow: str) -> None:
+    clock = FakeClock()
+
+    def slowly(payload: bytes) -> str:
+        clock.sleep(4.0)
+        return always(0.9)(payload)
+
+    asking = {"candidate": always(0.5), "incumbent": always(0.5)} | {slow: slowly}
+    verdict = judge(asking["candidate"], asking["incumbent"], clock=clock)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "of 600 answers came within 600 s" in verdict.reason, verdict.reason
+    assert clock.seconds - 1000 <= POLICY.deadline_seconds + 4
+
+
+def test_a_plane_that_cannot_be_held_is_not_blamed_on_a_server() -> None:
+    def gone() -> None:
+        raise ServiceUnavailable("the plane does not answer")
+
+    verdict = judge(always(0.5), always(0.5), hold=gone)
+    assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "disagreement: the plane does not answer")
+
+
+def test_an_outage_of_the_plane_in_a_release_names_the_plane_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    session = world.session()
+    renew, calls = world.traffic.renew, itertools.count(1)
+
+    def renewed(**values: Any) -> None:
+        if next(calls) == 2:
+            raise ServiceUnavailable("the plane does not answer")
+        renew(**values)
+
+    def slowly() -> float:
+        world.clock.sleep(1.0)
+        return 0.3
+
+    world.incumbent_answer = slowly
+    monkeypatch.setattr(world.traffic, "renew", renewed)
+    verdict = run_disagreement(session)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "the plane does not answer" in verdict.reason
+    assert "incumbent" not in verdict.reason
+
+
+@pytest.mark.parametrize("total", [0, 1, 499, 500, 501, 750, 999, 1000, 1499, 1999, 5000])
+def test_payloads_come_from_the_whole_file(total: int) -> None:
+    positions = spread(total, 500)
+    assert len(set(positions)) == len(positions) == min(total, 500)
+    gaps = np.diff([*positions, total])
+    assert positions[:1] == [0][:total]
+    assert not len(gaps) or gaps.max() - gaps.min() <= 1, "the end of the file is as far from the last row as one row from the next"
+
+
+@pytest.mark.parametrize("answer", [[0.9, 0.1], {"probs": [0.9, 0.1]}])
+def test_a_model_that_answers_one_row_as_several_is_not_compared(answer: Any) -> None:
+    """A signature that promises one number a row, and a vector in the place of the rows: D of the vector would be diluted."""
+    compare = probability_comparator(layout=Layout(row_count=1))
+
+    def ask(_: bytes) -> str:
+        return json.dumps({"predictions": answer})
+
+    verdict = judge(ask, ask, compare=compare)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "each is one row, and so must be its answer" in verdict.reason
+    assert judge(ask, always(0.9), compare=compare).outcome is Outcome.FAIL
+
+
+def test_a_release_compares_its_one_row_answers_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    session = world.session()
+    answer = '{"predictions": [0.3, 0.7]}'
+    monkeypatch.setattr("tests.worlds.FakeSender.ask", lambda *_: answer)
+    assert run_disagreement(session).outcome is Outcome.INCONCLUSIVE

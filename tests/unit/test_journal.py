@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -218,7 +218,15 @@ def test_packed_answers_are_unpacked_or_left_out() -> None:
     assert prediction(b"gzip", packed[:-9]) is None
     assert prediction(b"gzip", gzip.compress(b"0" * 3_000_000)) is None
     assert prediction(b"br", b"x") is None
-    assert prediction(b"identity", b"\xff") == "�"
+    assert prediction(b"identity", "é".encode()) == "é"
+
+
+@pytest.mark.parametrize("letter", ["é", "è"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["identity", "gzip"])
+def test_an_answer_that_is_not_utf_8_is_none_so_that_no_two_of_them_are_alike(letter: str, pack: Callable[[bytes], bytes]) -> None:
+    body = pack(f'{{"predictions": ["{letter}"]}}'.encode("latin-1"))
+    encoding = b"identity" if pack is bytes else b"gzip"
+    assert parse(b"id candidate live 200 7 0 %d %s m/2" % (len(body), encoding), body).prediction is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from interlock.errors import PolicyError
 from interlock.judge.comparators import (
     Compare,
+    Layout,
     cosine_comparator,
     difference_comparator,
     document_comparator,
@@ -38,6 +39,12 @@ COMPARATORS: dict[str, Compare] = {
     "text": text_comparator(),
     "json": document_comparator({"decision": "string"}),
     "any json": document_comparator({}),
+}
+SPECIAL: dict[str, Compare] = {
+    "field": document_comparator({"answer": "string"}),
+    "whole": document_comparator({"n": "integer"}),
+    "vectors": probability_comparator(layout=Layout(row_is_list=True)),
+    "three numbers": exceeds_comparator(tolerance_units=2.0, scale_units=5.0, layout=Layout(row_is_list=True)),
 }
 # One good row of each, and how a good row is drawn.
 NUMBERS = st.floats(-1e6, 1e6)
@@ -91,7 +98,7 @@ def body(predictions: Any) -> str:
 
 
 def divergence(name: str, incumbent: str | None, candidate: str | None) -> float | None:
-    difference = COMPARATORS[name](incumbent, candidate)
+    difference = (COMPARATORS | SPECIAL)[name](incumbent, candidate)
     return None if difference is None else difference.divergence
 
 
@@ -172,6 +179,19 @@ def between(name: str, incumbent: Any, candidate: Any) -> float:
         pytest.param("text", ["-5"], ["5"], 1.0, id="a sign counts"),
         pytest.param("text", ["東京です"], ["東京だ"], 1 - 4 / 7, id="text without spaces is compared sign by sign"),
         pytest.param("text", ["???"], ["!!!"], 1.0, id="where there are no words signs count"),
+        pytest.param("text", ["पिता"], ["पता"], 1.0, id="a vowel that is a mark makes another word"),
+        pytest.param("text", ["यह सही है कि"], ["यह सही है का"], 0.25, id="one of four words of Hindi"),
+        pytest.param("text", ["ลูกค้าดี"], ["ลูกคาดิ"], 1.0, id="tones and vowels of Thai"),
+        pytest.param("text", ["cafe\u0301"], ["CAF\u00c9"], 0.0, id="a letter with its accent is one sign, however written"),
+        pytest.param("text", ["approve ✅"], ["approve ❌"], 0.5, id="an emoji is a token"),
+        pytest.param("text", ["✔️ done"], ["✔ done"], 0.0, id="its colour does not count"),
+        pytest.param("text", ["x == 3"], ["x != 3"], 0.25, id="equal or not"),
+        pytest.param("text", ["a < b"], ["a > b"], 1 / 3, id="less or more"),
+        pytest.param("text", ["5 %"], ["5 $"], 0.5, id="per cent or dollars"),
+        pytest.param("text", ["5 €"], ["5 £"], 0.5, id="euros or pounds"),
+        pytest.param("text", ["C++ is"], ["C is"], 1 / 3, id="C++ is not C"),
+        pytest.param("text", ["10²"], ["102"], 1.0, id="a power is no digit"),
+        pytest.param("text", ["not (x), y!"], ["Not x: 'y'"], 0.0, id="what only divides sentences does not count"),
         pytest.param("text", ["a"], [""], 1.0, id="no word at all"),
         pytest.param("text", [{"answer": "a b"}], ["a b"], 0.0, id="a frame's only column of text"),
         pytest.param("text", ["a"], [7], 1.0, id="a number is no text"),
@@ -184,6 +204,13 @@ def between(name: str, incumbent: Any, candidate: Any) -> float:
         pytest.param("json", ['{"decision": "yes"}'], [{"decision": "yes"}], 0.0, id="text that holds a document"),
         pytest.param("json", [{"out": '{"decision": "yes"}'}], ['{"decision": "yes"}'], 0.0, id="a frame's column of documents"),
         pytest.param("json", {"decision": "yes"}, [{"decision": "yes"}], 0.0, id="one document without a list"),
+        pytest.param("json", ['{"decision": "yes"}'], ['{"decision": "no", "decision": "yes"}'], 1.0, id="a key twice in a text"),
+        pytest.param("field", [{"answer": '{"a": 1}'}], [{"answer": '{"a": 1}'}], 0.0, id="a required text that holds JSON"),
+        pytest.param("field", [{"answer": '{"a": 1}'}], [{"answer": '{"a": 2}'}], 1.0, id="a required text that holds other JSON"),
+        pytest.param("field", [{"out": '{"answer": "x"}'}], [{"answer": "x"}], 0.0, id="a column of documents with a required text"),
+        pytest.param("whole", [{"n": 3}], [{"n": 3.0}], 0.0, id="3.0 is a whole number"),
+        pytest.param("whole", [{"n": 3}], [{"n": 3.5}], 1.0, id="3.5 is none"),
+        pytest.param("whole", [{"n": 1}], [{"n": True}], 1.0, id="and neither is true"),
         pytest.param("json", [{"decision": "yes"}], [{"verdict": "yes"}], 1.0, id="a required field is missing"),
         pytest.param("json", [{"decision": "yes", "a": 1}], [{"decision": 1, "a": 1}], 1.0, id="a required field of another type"),
         pytest.param("json", [{"decision": "yes"}], ["{decision: yes"], 1.0, id="broken JSON"),
@@ -195,6 +222,54 @@ def between(name: str, incumbent: Any, candidate: Any) -> float:
 )
 def test_divergence(name: str, incumbent: Any, candidate: Any, expected: float) -> None:
     assert divergence(name, body(incumbent), body(candidate)) == pytest.approx(expected)
+
+
+def one_hot(index: int, count: int = 100) -> list[float]:
+    return [float(index == i) for i in range(count)]
+
+
+WAYS_OF_ONE_ROW = [
+    pytest.param(lambda row: [row], id="a list of rows"),
+    pytest.param(lambda row: row, id="the row alone"),
+    pytest.param(lambda row: {"x": row}, id="one record"),
+    pytest.param(lambda row: {"x": [row]}, id="a column"),
+    pytest.param(lambda row: [{"x": row}], id="records"),
+]
+
+
+@pytest.mark.parametrize("written", WAYS_OF_ONE_ROW)
+@pytest.mark.parametrize(
+    ("name", "incumbent", "candidate", "expected"),
+    [
+        pytest.param("vectors", one_hot(0), one_hot(1), 1.0, id="probabilities of a hundred classes"),
+        pytest.param("vectors", [0.9, 0.1], [0.6, 0.4], 0.3, id="probabilities of two"),
+        pytest.param("three numbers", [10.0, 0.0, 0.0], [13.0, 0.0, 0.0], 1.0, id="one of three quantities"),
+        pytest.param("cosine", [1.0, 0.0], [0.0, 1.0], 0.5, id="vectors"),
+        pytest.param("overlap", ["a", "b"], ["a", "c"], 0.5, id="ids"),
+        pytest.param("rank_biased", ["a", "b"], ["c", "d"], 1.0, id="ranks"),
+        pytest.param("neighbours", [1, 2, 3], [3, 4, 5], 0.8, id="neighbours"),
+    ],
+)
+def test_a_list_in_each_row_is_one_row_however_it_is_written(
+    name: str, written: Callable[[Any], Any], incumbent: Any, candidate: Any, expected: float
+) -> None:
+    assert divergence(name, body(written(incumbent)), body(written(candidate))) == pytest.approx(expected)
+    assert divergence(name, body(written(incumbent)), body(written(incumbent))) == 0.0
+
+
+@pytest.mark.parametrize("name", ["vectors", "cosine"])
+@pytest.mark.parametrize("written", [lambda rows: rows, lambda rows: {"x": rows}, lambda rows: [{"x": row} for row in rows]])
+def test_a_batch_of_lists_is_read_by_row(name: str, written: Callable[[Any], Any]) -> None:
+    before, after = [[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]
+    assert divergence(name, body(written(before)), body(written(after))) == (0.5 if name == "vectors" else 0.25)
+
+
+def test_where_one_row_was_asked_for_an_answer_of_several_is_unusable() -> None:
+    compare = probability_comparator(layout=Layout(row_count=1))
+    several, one_row = body(one_hot(0)), body([1.0])
+    assert compare(several, several) is None
+    assert compare(one_row, several) == (1.0, None)
+    assert compare(one_row, one_row) == (0.0, None)
 
 
 BROKEN = [
@@ -215,6 +290,8 @@ BROKEN = [
     pytest.param('{"predictions": [' + '{"a":' * 300 + "1" + "}" * 300 + "]}", id="documents in documents"),
     pytest.param('{"predictions": []}', id="no predictions"),
     pytest.param('{"predictions": [null]}', id="a null prediction"),
+    pytest.param('{"predictions": ["a"], "predictions": [0.5]}', id="predictions given twice"),
+    pytest.param('{"predictions": [{"a": 1, "a": 1}]}', id="a key given twice"),
     pytest.param('{"predictions": [0.5', id="a body that was cut"),
     pytest.param('{"error": "boom"}', id="an error document"),
 ]

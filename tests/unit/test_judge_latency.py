@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from interlock.judge import latency
 from interlock.judge.design_effect import design_effect
 from interlock.judge.evaluate import judge_tick
 from interlock.judge.latency import read_p50, read_p99
@@ -82,24 +83,49 @@ def test_stalls_show_as_a_design_effect() -> None:
     assert effect > 4
 
 
-def test_a_short_shadow_knows_nothing_of_clustering_and_says_so() -> None:
+def test_a_canary_that_has_seen_little_knows_nothing_of_clustering_and_says_so() -> None:
     rng = np.random.default_rng(4)
     tally = Tally.for_policy(POLICY, start_seconds=0.0)
-    tally.add(canary(lognormal(rng, 24_000), lognormal(rng, 24_000))[1], 1)
+    tally.add(canary(lognormal(rng, 24_000), lognormal(rng, 24_000))[1][:800], 1)
     assert design_effect(tally, 0.99) is None
     reading = read_p99(tally, POLICY)
     assert "not known" in reading.reason
     assert reading.design_effect == 1.0
 
 
+def test_stalls_that_the_shadow_did_not_see_are_learned_in_the_canary() -> None:
+    rng = np.random.default_rng(6)
+    incumbent = lognormal(rng, 24_000)
+    incumbent[6_000:] += stalls(rng, 18_000, share=0.02, length=20)
+    shadow, step = canary(lognormal(rng, 24_000), incumbent)
+    assert (design_effect(counted([shadow, []]), 0.99) or 1.0) < 2
+    assert (design_effect(counted([shadow, step]), 0.99) or 1.0) > 3
+
+
+def test_tempering_takes_from_the_proof_as_well_and_never_adds_to_the_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(7)
+    tally = counted(canary(0.7 * lognormal(rng, 24_000), lognormal(rng, 24_000)))
+    needed = []
+    for effect in (1.0, 3.0, 60.0):
+        monkeypatch.setattr(latency, "design_effect", lambda tally, quantile, effect=effect: effect)
+        reading = read_p99(tally, POLICY)
+        needed.append(reading.is_proved)
+        assert reading.e_value <= 1.0
+    assert needed == [True, True, False]
+
+
 @pytest.mark.parametrize("is_tempered", [True, False])
-def test_stalls_of_one_arm_at_a_time_halt_good_candidates_unless_the_evidence_is_tempered(is_tempered: bool) -> None:
+def test_stalls_of_one_arm_at_a_time_halt_good_candidates_unless_the_evidence_is_tempered(
+    monkeypatch: pytest.MonkeyPatch, is_tempered: bool
+) -> None:
     """Both arms stall alike, but never together: a test that takes every slow answer for a witness of its own halts too often."""
+    if not is_tempered:
+        monkeypatch.setattr(latency, "design_effect", lambda tally, quantile: None)
     rng, halted = np.random.default_rng(5), 0
     for _ in range(24):
         candidate, incumbent = (lognormal(rng, 24_000) + stalls(rng, 24_000, share=0.009, length=20) for _ in range(2))
         parts = canary(candidate, incumbent)
-        tally = counted([parts[0] if is_tempered else [], []])
+        tally = counted([parts[0], []])
         line = 1 / ALPHA  # p99 read alone, so that the two can be told apart
         for first in range(0, len(parts[1]), 1200):
             tally.add(parts[1][first : first + 1200], 1)

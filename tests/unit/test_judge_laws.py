@@ -3,35 +3,25 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interlock.judge.comparators import probability_comparator
 from interlock.judge.evaluate import judge_final, judge_tick
 from interlock.judge.pairs import Fate, PairResult
-from interlock.judge.readings import Judgement, JudgeOutcome, SignalReading
+from interlock.judge.readings import JudgeOutcome
 from interlock.judge.tally import Tally
 from interlock.model.journal import Arm
 from tests import judging
-from tests.judging import BAD, CLEAN, mixed
+from tests.judging import BAD, CLEAN, mixed, reading, table
 
 POLICY = dataclasses.replace(judging.POLICY, p50_slack_ms=5.0, p99_slack_ms=5.0)
 GENTLE = settings(max_examples=40, deadline=None, derandomize=True)
-
-
-def table(*groups: Iterable[PairResult], seconds: float = 600.0) -> Tally:
-    """Pairs of each group spread evenly over the canary; the groups run side by side."""
-    tally = Tally(start_seconds=0.0, window_seconds=5.0)
-    for group in groups:
-        pairs = list(group)
-        tally.add([pair._replace(at_seconds=i * seconds / len(pairs)) for i, pair in enumerate(pairs)], 0)
-    return tally
-
-
-def reading(judgement: Judgement, name: str) -> SignalReading:
-    return next(signal for signal in judgement.signals if signal.name == name)
 
 
 PAIRS = st.builds(
@@ -101,3 +91,68 @@ def test_the_first_halt_is_the_first_look_at_which_the_sum_reaches_the_line() ->
         assert math.fsum(by_hand) == pytest.approx(judgement.e_value / judgement.halting_line)
     assert sums[0] < 100 < sums[-1]
     assert any(100 <= total < 1000 for total in sums)
+
+
+def _slower(latency_ms: float | None, by: float) -> float | None:
+    """No answer at all is as slow as can be already."""
+    return None if latency_ms is None else latency_ms * (1 + 4 * by) + 100 * by
+
+
+WORSE: dict[str, Callable[[PairResult, float], PairResult]] = {
+    "divergence": lambda pair, by: pair._replace(divergence=min(1.0, (pair.divergence or 0.0) + by)),
+    "errors": lambda pair, by: pair._replace(candidate_failed=True),
+    "p50": lambda pair, by: pair._replace(candidate_latency_ms=_slower(pair.candidate_latency_ms, by)),
+    "p99": lambda pair, by: pair._replace(candidate_latency_ms=None),
+}
+
+
+@pytest.mark.parametrize("name", WORSE)
+@GENTLE
+@given(st.lists(PAIRS, min_size=1, max_size=80), st.data())
+def test_a_pair_that_is_worse_never_weakens_the_evidence(name: str, pairs: list[PairResult], data: st.DataObject) -> None:
+    """Monotone in the effect, pair by pair, and so in every effect size."""
+    worse = [
+        WORSE[name](pair, data.draw(st.floats(0, 1))) if pair.fate is Fate.JUDGED and data.draw(st.booleans()) else pair for pair in pairs
+    ]
+    readings = []
+    for each in (pairs, worse):
+        tally = Tally(start_seconds=0.0, window_seconds=5.0)
+        tally.add([pair._replace(divergence=pair.divergence or 0.0) for pair in each], 0)
+        readings.append(reading(judge_tick(tally, POLICY), name))
+    assert readings[1].e_value >= readings[0].e_value * (1 - 1e-9)
+
+
+@GENTLE
+@given(st.integers(0, 2**32 - 1), st.floats(0.2, 1.0), st.sampled_from([(0.5, 0.5), (2.0, 5.0), (1.0, 1.0), (5.0, 2.0)]))
+def test_permuted_predictions_are_found_whatever_they_are(seed: int, share: float, shape: tuple[float, float]) -> None:
+    """Every marginal stays as it was: nothing that looks at one arm at a time can see it."""
+    rng = np.random.default_rng(seed)
+    scores = rng.beta(*shape, 1500)
+    served, moved = scores.copy(), rng.choice(1500, int(share * 1500), replace=False)
+    served[moved] = served[rng.permutation(moved)]
+    compare = probability_comparator()
+    differences = [compare(json.dumps({"predictions": [a]}), json.dumps({"predictions": [b]})) for a, b in zip(scores, served, strict=True)]
+    assert all(difference is not None for difference in differences)
+    pairs = [pair._replace(divergence=d.divergence) for pair, d in zip(mixed(CLEAN, 1500), differences, strict=True) if d is not None]
+    assert judge_tick(table(pairs), dataclasses.replace(POLICY, divergence_is_binary=False)).decided_by == "divergence"
+
+
+@GENTLE
+@given(
+    st.lists(st.none() | st.floats() | st.text() | st.integers() | st.just({}), min_size=1, max_size=30), st.sampled_from(["both", "ours"])
+)
+def test_garbage_for_predictions_never_passes_and_leaves_the_other_signals_judged(values: list[Any], whose: str) -> None:
+    """NaN, infinity, null, text, nothing: from the candidate it is divergence, from the incumbent it says nothing."""
+    compare, good = probability_comparator(), '{"predictions": [0.25]}'
+    bodies = [json.dumps({"predictions": value}) for value in values]
+    found = [compare(good if whose == "ours" else body, body) for body in bodies]
+    pairs = [
+        pair._replace(divergence=d.divergence if d else None, is_unreadable=d is None)
+        for pair, d in zip(mixed(CLEAN, len(found)), found, strict=True)
+    ]
+    policy = dataclasses.replace(POLICY, divergence_is_binary=False)
+    judgement = judge_final(table(pairs), policy)
+    assert judgement.outcome in (JudgeOutcome.INSUFFICIENT, JudgeOutcome.HALT)
+    assert judgement.reason
+    assert reading(judgement, "errors").sample_count == reading(judgement, "slo_error_share").sample_count == len(pairs)
+    assert reading(judgement, "p50").is_usable

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 
 from interlock.errors import PolicyError
 from interlock.judge.comparators import label_comparator
-from interlock.judge.pairs import Fate, PairJoiner, PairResult
+from interlock.judge.pairs import LOST_AFTER_SECONDS, Fate, PairJoiner, PairResult
+from interlock.judge.tally import Tally
 from interlock.model.journal import Arm, Leg, Role
+from interlock.plane.envoy_settings import EnvoySettings
 
 GOOD = '{"predictions": ["a"]}'
 OTHER = '{"predictions": ["b"]}'
@@ -78,6 +81,38 @@ def test_a_bad_request_that_the_incumbent_refused_in_the_candidates_place_says_n
     rescued = leg(Arm.CANDIDATE, Role.LIVE, status=0, latency=None, prediction=None)
     (result,) = settle(rescued, leg(Arm.INCUMBENT, Role.MIRROR, status=400))
     assert (result.candidate_failed, result.incumbent_failed, result.divergence) == (False, False, None)
+
+
+def test_what_the_incumbent_refuses_compares_no_latency_in_either_arm() -> None:
+    """The rescue has lost the candidate's own latency: counted as none, one client with bad requests would roll back every release."""
+    rescued = leg(Arm.CANDIDATE, Role.LIVE, status=0, latency=None, prediction=None)
+    (bad,) = settle(rescued, leg(Arm.INCUMBENT, Role.MIRROR, status=400))
+    (good,) = settle(INCUMBENT, CANDIDATE)
+    (failing,) = settle(INCUMBENT, dataclasses.replace(CANDIDATE, status_code=0, latency_ms=None))
+    assert (bad.compares_latency, good.compares_latency, failing.compares_latency) == (False, True, True)
+    tally = Tally(start_seconds=0.0, window_seconds=5.0)
+    tally.add([bad] * 40 + [good] * 60, 1)
+    assert sum(int(counts.sum()) for counts in tally.latency.values()) == 120
+    assert Tally.from_dict(tally.to_dict()) == tally
+
+
+@pytest.mark.parametrize("arm", list(Arm))
+def test_a_client_that_left_says_nothing_about_either_arm(arm: Arm) -> None:
+    other = Arm.INCUMBENT if arm is Arm.CANDIDATE else Arm.CANDIDATE
+    left, mirrored = leg(arm, Role.LIVE, at=121.5, status=499, latency=None, prediction=None), leg(other, Role.MIRROR, at=100.0)
+    (result,) = settle(left, mirrored)
+    assert (result.fate, result.live_arm, result.divergence) == (Fate.CLIENT_LEFT, arm, None)
+    (alone,) = settle(left)
+    assert (alone.fate, alone.live_arm) == (Fate.CLIENT_LEFT, arm)
+
+
+def test_a_copy_waits_for_its_live_half_until_the_plane_would_have_said_that_the_client_left() -> None:
+    pairs = joiner()
+    pairs.offer([leg(Arm.INCUMBENT, Role.MIRROR, at=100.0)])
+    assert pairs.collect(105.0 + LOST_AFTER_SECONDS - 0.1) == []
+    (result,) = pairs.collect(105.0 + LOST_AFTER_SECONDS)
+    assert (result.fate, result.divergence, result.candidate_failed) == (Fate.CANDIDATE_MISSING, 1.0, True)
+    assert 2 * EnvoySettings(1, 2, 3, Path()).request_timeout_seconds + 1 == LOST_AFTER_SECONDS, "what the capture filter waits"
 
 
 def test_roles_follow_the_live_arm() -> None:

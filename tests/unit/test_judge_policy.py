@@ -35,6 +35,7 @@ from tests.judging import POLICY
         pytest.param({"bias_tolerance": 0.1}, id="a bias without weight"),
         pytest.param({"bias_tolerance": math.nan, "bias_weight": 0.1, "divergence_weight": 0.25}, id="nan is not a bias"),
         pytest.param({"segments": (SignalPolicy("JFK", 0.0, 0.1),)}, id="a segment without its prefix"),
+        pytest.param({"segments": (SignalPolicy("segment:(other)", 0.0, 0.1),)}, id="the name of all other pairs"),
         pytest.param({"segments": (SignalPolicy("segment:JFK", 0.0, 0.1),) * 2}, id="a segment twice"),
         pytest.param({"segments": (SignalPolicy("segment:JFK", -0.1, 0.1),), "divergence_weight": 0.45}, id="a weight below 0"),
         pytest.param({"segments": (SignalPolicy("segment:JFK", 0.0, 0.0),)}, id="a segment that tolerates nothing"),

@@ -8,11 +8,11 @@ import pytest
 from interlock.judge.evaluate import judge_final, judge_tick
 from interlock.judge.pairs import PairResult
 from interlock.judge.policy import JudgePolicy, SignalPolicy
-from interlock.judge.readings import Judgement, JudgeOutcome, SignalReading
+from interlock.judge.readings import Judgement, JudgeOutcome
 from interlock.judge.tally import Tally
 from interlock.model.journal import Arm
 from tests import judging
-from tests.judging import CLEAN
+from tests.judging import CLEAN, reading
 
 CALM = dataclasses.replace(judging.POLICY, p50_slack_ms=5.0, p99_slack_ms=5.0)
 GATING = dataclasses.replace(CALM, divergence_weight=0.25, segments=(SignalPolicy("segment:JFK", 0.1, 0.05),))
@@ -27,10 +27,6 @@ def judged(policy: JudgePolicy, pairs: list[PairResult], *, final: bool = False)
     arms = (Arm.CANDIDATE, Arm.INCUMBENT)
     tally.add([pair._replace(at_seconds=i * 600 / len(pairs), live_arm=arms[i % 2]) for i, pair in enumerate(pairs)], 0)
     return (judge_final if final else judge_tick)(tally, policy)
-
-
-def reading(judgement: Judgement, name: str) -> SignalReading:
-    return next(signal for signal in judgement.signals if signal.name == name)
 
 
 def traffic(jfk_differing: int) -> list[PairResult]:
@@ -75,6 +71,7 @@ def test_a_shift_either_way_halts_by_bias(mean: float) -> None:
     judgement = judged(BIASED, shifted(mean))
     assert (judgement.outcome, judgement.decided_by) == (JudgeOutcome.HALT, "bias")
     assert reading(judgement, "bias").value == pytest.approx(mean, abs=0.01)
+    assert "at most, either way, 0.05" in judgement.reason
 
 
 def test_noise_both_ways_is_no_bias_and_passes() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from interlock.judge.evaluate import judge_final, judge_tick
+from interlock.judge.keys import KeyMemory
 from interlock.judge.pairs import Fate, PairResult
 from interlock.judge.policy import StepPlan
 from interlock.judge.readings import JudgeOutcome
@@ -33,7 +34,7 @@ def test_a_true_split_is_almost_never_called_broken_however_often_one_looks() ->
         for step, share in enumerate(SHARES):
             for _ in range(10):
                 hits = int(rng.binomial(200, share))
-                tally.assigned.update({(step, Arm.CANDIDATE): hits, (step, Arm.INCUMBENT): 200 - hits})
+                tally.assigned.update({(step, step, Arm.CANDIDATE): hits, (step, step, Arm.INCUMBENT): 200 - hits})
                 broken += is_broken_split(read_sample_ratio(tally, POLICY))
     assert broken == 0, "one canary in a thousand at most"
 
@@ -76,6 +77,28 @@ def test_lost_pairs_count_too_so_that_drops_on_one_arm_look_like_no_broken_split
     tally.add([PairResult(Fate.DROPPED, 1.0, live_arm=Arm.INCUMBENT)] * 250, 2)
     tally.add([PairResult(Fate.INCUMBENT_MISSING, 1.0, live_arm=Arm.INCUMBENT)] * 250, 2)
     assert not is_broken_split(read_sample_ratio(tally, POLICY))
+
+
+@pytest.mark.parametrize("before", [0, 100_000], ids=["at once", "after a long good past"])
+def test_a_split_that_breaks_late_is_found_about_as_soon_as_one_that_breaks_at_once(before: int) -> None:
+    tally = Tally(start_seconds=0.0, window_seconds=5.0)
+    tally.assigned.update({(0, 0, Arm.INCUMBENT): before, (2, 0, Arm.CANDIDATE): before // 2, (2, 0, Arm.INCUMBENT): before // 2})
+    asked = 0
+    while not is_broken_split(read_sample_ratio(tally, POLICY)):
+        tally.assigned.update({(2, 3, Arm.CANDIDATE): 60, (2, 3, Arm.INCUMBENT): 40})
+        asked += 100
+        assert asked <= 1500
+    assert asked >= 300
+
+
+def test_where_keys_are_the_unit_each_key_counts_once_for_the_split() -> None:
+    policy = dataclasses.replace(POLICY, is_keyed=True, window_seconds=10.0)
+    tally, memory = Tally.for_policy(policy, start_seconds=0.0), KeyMemory()
+    for window in range(20):
+        asked = [CLEAN._replace(at_seconds=window * 10.0, key="one who asks a lot", live_arm=Arm.CANDIDATE)] * 50
+        others = [pair._replace(at_seconds=window * 10.0, key=f"{window}-{i}") for i, pair in enumerate(mixed(CLEAN, 20))]
+        tally.add(asked + others, 2, keys=memory)
+    assert not is_broken_split(read_sample_ratio(tally, policy))
 
 
 def test_without_a_single_live_request_seen_there_is_no_pass() -> None:

@@ -8,7 +8,7 @@ import pytest
 from interlock.control.comparison import comparison
 from interlock.control.policy import judge_policy
 from interlock.errors import PolicyError
-from interlock.judge.comparators import Difference
+from interlock.judge.comparators import Difference, Layout
 from interlock.profile.reader import list_profiles, parse_profile, profiles_directory, read_profile
 from tests.worlds import PROFILES
 
@@ -67,6 +67,20 @@ def test_a_good_profile_is_read_with_the_digest_of_its_text() -> None:
         pytest.param("weight_bps: 5000", "weight_bps: 10000", ["weight_bps", "10000"], id="all traffic is no step"),
         pytest.param("weight_bps: 1000", "weight_bps: 0", ["weight_bps"], id="no traffic is no step"),
         pytest.param("divergence: {tolerance: 0.2, weight: 0.35}", "divergence: {tolerance: 0.2, weight: 0.3}", ["0.95"], id="weights sum"),
+        pytest.param(
+            "segments: []", "segments: [{name: ' vip ', tolerance: 0.1, weight: 0.0}]", ["never match"], id="a header has no ends of space"
+        ),
+        pytest.param(
+            "segments: []", f"segments: [{{name: {'é' * 40}, tolerance: 0.1, weight: 0.0}}]", ["never match"], id="a segment of 80 bytes"
+        ),
+        pytest.param(
+            "segments: []",
+            f"segments: [{', '.join(['{name: a, tolerance: 0.1, weight: 0.0}'] * 2)}]",
+            ["more than once"],
+            id="a segment named twice",
+        ),
+        pytest.param("bias: null", "bias: {tolerance: 0.1, weight: 0.1}", ["weights"], id="a bias on top of all weights"),
+        pytest.param("unit: request", "unit: customer", ["unit", "customer"], id="an unknown unit"),
         pytest.param("columns: [x]", "columns: [x, x]", ["x"], id="a column named twice"),
         pytest.param("columns: [x]", "columns: []", ["columns"], id="no column"),
         pytest.param("max_row_count: 1000", "max_row_count: 10", ["max_row_count"], id="a drift gate no data could satisfy"),
@@ -118,7 +132,7 @@ def test_every_output_type_names_its_comparator_and_gives_a_comparison(section: 
             "tolerance: 0.2, weight: 0.35", "tolerance: 0.2, weight: 0.3"
         )
     loaded = parse_profile(text, source="p.yaml")
-    compare, good = comparison(loaded.profile.output), '{"predictions": ["a"]}'
+    compare, good = comparison(loaded.profile.output, Layout()), '{"predictions": ["a"]}'
     assert compare(good, None) in (None, Difference(1.0))
     is_binary = judge_policy(loaded.profile).divergence_is_binary
     assert is_binary == any(word in section for word in ("comparator: differs", "exceeds"))

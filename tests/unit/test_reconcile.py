@@ -4,6 +4,7 @@ import pytest
 
 from interlock.adapters.fakes import FakeClock, FakeEvidence, FakeRegistry
 from interlock.control.reconcile import close_lost_release, follow_traffic
+from interlock.errors import ReleaseError
 from tests.worlds import CANDIDATE, INCUMBENT
 
 
@@ -52,3 +53,32 @@ def test_a_model_that_nobody_champions_is_left_alone(registry: FakeRegistry) -> 
     registry.champions.clear()
     assert follow_traffic(registry, FakeEvidence(), FakeClock(), incumbent=INCUMBENT) == []
     assert stages(registry) == ("Archived", "Production")
+
+
+def test_who_was_lost_gets_a_report_last_of_all_and_also_when_the_registry_does_not_follow(registry: FakeRegistry) -> None:
+    evidence, seen = FakeEvidence(), []
+
+    def write(release_id: str) -> None:
+        seen.append((release_id, evidence.records[release_id][-1]["kind"], registry.champions["late"]))
+
+    begun(evidence, "r")
+    close_lost_release(registry, evidence, FakeClock(), release_id="r", incumbent=INCUMBENT, candidate=CANDIDATE, write_report=write)
+    begun(evidence, "s")
+    follow_traffic(registry, evidence, FakeClock(), incumbent=INCUMBENT, write_report=write)
+    assert seen == [("r", "failed", "1"), ("s", "failed", "1")]
+    registry.down = True
+    begun(evidence, "t")
+    with pytest.raises(ReleaseError):
+        close_lost_release(registry, evidence, FakeClock(), release_id="t", incumbent=INCUMBENT, candidate=CANDIDATE, write_report=write)
+    assert seen[-1][:2] == ("t", "failed")
+
+
+def test_a_report_that_cannot_be_written_changes_nothing(registry: FakeRegistry) -> None:
+    def broken(release_id: str) -> None:
+        raise OSError(f"no space left for the report of {release_id}")
+
+    evidence = FakeEvidence()
+    begun(evidence, "a")
+    begun(evidence, "b")
+    assert follow_traffic(registry, evidence, FakeClock(), incumbent=INCUMBENT, write_report=broken) == ["a", "b"]
+    assert stages(registry) == ("Production", "Archived")

@@ -1,21 +1,41 @@
 """The release report: the same records give the same page, nothing recorded is lost, and nothing recorded is run."""
 
+import errno
 import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from interlock.plane.state_directory import StateDirectory
 from interlock.report.charts import draw
 from interlock.report.numerals import bounds, duration, of_line, short
 from interlock.report.page import render_report
 from interlock.report.signals import signal_table
 from interlock.report.timeline import kept_ticks, read_timeline
-from tests.reporting import HALTING, REASON, RELEASE_ID, beginning, last_tick, record, rejected, rolled_back, tick
+from interlock.wiring import write_report
+from tests.reporting import (
+    COUNTED,
+    GATING,
+    HALTING,
+    RELEASE_ID,
+    SHOWN,
+    SIGNALS,
+    Record,
+    beginning,
+    last_tick,
+    record,
+    rejected,
+    rolled_back,
+    signal_of,
+    split_broken,
+    tick,
+)
 
 MAX_REPORT_BYTES = 1_500_000
 TWO_HOURS_SECONDS = 7200
@@ -42,10 +62,11 @@ class Elements(HTMLParser):
 
 
 def test_the_report_says_what_was_decided_and_why() -> None:
-    page = Elements(render_report(RELEASE_ID, rolled_back()))
+    records = rolled_back()
+    page = Elements(render_report(RELEASE_ID, records))
     said = [
         "RolledBack",
-        REASON,
+        records[-1]["reason"],
         "flight-delay/3",
         "flight-delay/2",
         "demo sha256:aaaa",
@@ -53,7 +74,7 @@ def test_the_report_says_what_was_decided_and_why() -> None:
         "by divergence in bake",
     ]
     assert [text for text in said if text not in page.text] == []
-    assert "1,548 (1,248 of them with users on the candidate)" in page.text
+    assert "1,586 (1,274 of them with users on the candidate)" in page.text
     assert {row["data-signal"] for row in page.named("tr") if "data-signal" in row} == set(HALTING)
     assert [section["id"] for section in page.named("section")] == [
         "decision",
@@ -69,10 +90,13 @@ def test_the_report_says_what_was_decided_and_why() -> None:
 def test_there_is_a_panel_for_all_signals_together_and_one_for_each() -> None:
     page = Elements(render_report(RELEASE_ID, rolled_back()))
     panels = [figure["data-panel"] for figure in page.named("figure")]
-    assert panels == ["all signals, weighted", *HALTING, "divergence", "errors", "p50", "p99"]
+    values = [name for name in HALTING if not name.startswith("slo_") and name != "sample_ratio"]
+    assert panels == ["all signals, weighted", *COUNTED, *values]
+    assert SHOWN not in COUNTED, "evidence that does not count is not drawn"
     assert all(svg["role"] == "img" and svg["aria-labelledby"] for svg in page.named("svg"))
     assert all(phase.removeprefix("canary ") in page.text for phase in ("shadow", "canary 10 %", "bake"))
-    assert "divergence: e-value 11,700 at the end, 11,700 at most. It halts at 291.5: reached at 1:59." in page.text
+    e_value = short(signal_of(last_tick(rolled_back()), "divergence")["e_value"])
+    assert f"divergence: e-value {e_value} at the end, {e_value} at most. It halts at 510.2: reached at 1:59." in page.text
     ids = [attributes["id"] for _, attributes in page.found if "id" in attributes]
     assert len(ids) == len(set(ids))
 
@@ -87,7 +111,7 @@ def test_the_page_needs_nothing_from_outside_and_runs_nothing() -> None:
     assert page.named("script") == page.named("iframe") == page.named("img") == []
     assert [a["href"] for a in page.named("link")] == ["data:,"]
     (policy,) = [meta["content"] for meta in page.named("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
-    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     assert all(value.startswith("#") for _, a in page.found for key, value in a.items() if key in {"xlink:href", "src"} and value)
 
 
@@ -149,10 +173,10 @@ def test_any_number_may_be_missing_or_be_no_number(field: str, nothing: object) 
 
 def test_a_signal_that_could_not_be_judged_stands_out() -> None:
     records = rolled_back(seconds=10)
-    last_tick(records)["signals"][3].update(is_usable=False, value=None, reason="judging failed: ZeroDivisionError")
+    signal_of(last_tick(records), "p99").update(is_usable=False, value=None, reason="judging failed: ZeroDivisionError")
     page = Elements(render_report(RELEASE_ID, records))
     (row,) = [row for row in page.named("tr") if row.get("data-signal") == "p99"]
-    assert "unusable" in (row["class"] or "")
+    assert "alarming" in (row["class"] or "")
     assert "NOT USABLE" in page.text
 
 
@@ -206,16 +230,106 @@ def test_ticks_that_carry_one_time_are_a_second_apart() -> None:
 def test_the_chart_of_the_artifact_has_the_panels_of_the_report() -> None:
     drawing = ElementTree.fromstring(draw([one for one in rolled_back() if one["kind"] == "tick"]))
     titles = [e.text for e in drawing.iter("{http://www.w3.org/2000/svg}title")]
-    assert titles[1:] == ["e-value: all signals, weighted", *(f"e-value of {name}" for name in HALTING)]
+    assert titles[1:] == ["e-value: all signals, weighted", *(f"e-value of {name}" for name in COUNTED)]
 
 
 def test_the_table_of_the_artifact_has_plain_numbers() -> None:
     rows = signal_table(rolled_back())
     assert [row["signal"] for row in rows] == list(HALTING)
-    numbers = {"value", "limit", "n", "low", "high", "e_value", "halts_at", "more_requests_needed"}
+    numbers = {"value", "limit", "n", "low", "high", "e_value", "halts_at", "breaks_at", "more_requests_needed"}
     assert rows[0].keys() == numbers | {"signal", "unit", "reason"}
-    assert (rows[0]["value"], rows[0]["e_value"], rows[0]["halts_at"]) == (0.34, 11_700.0, 291.5)
+    assert (rows[0]["value"], rows[0]["halts_at"], rows[-1]["breaks_at"]) == (0.039542, 510.2, 1000.0)
     assert signal_table(rejected()) == []
+
+
+def row(records: list[Record], name: str) -> tuple[str, str]:
+    """Class and text of a signal's row at the last look."""
+    page = render_report(RELEASE_ID, records)
+    (found,) = [part for part in re.findall(r"<tr data-signal=.*?</tr>", page, re.DOTALL) if f'data-signal="{name}"' in part]
+    return str(Elements(found).named("tr")[0]["class"]), " ".join(Elements(found).text.split())
+
+
+def test_a_healthy_split_has_no_cross_and_a_broken_one_stands_out() -> None:
+    css, text = row(rolled_back(seconds=20), "sample_ratio")
+    assert "alarming" not in css
+    assert ("✕" in text, "as asked" in text, "voids all at 1,000" in text) == (False, True, True)
+    css, text = row([record(0, 1, "tick", phase="canary 50 %", weight_bps=5000, **split_broken())], "sample_ratio")
+    assert "alarming" in css
+    assert "BROKEN: it voids every verdict SPLIT_BROKEN: 60 of 600" in text
+    assert "more requests" not in text
+
+
+def test_the_evidence_against_the_split_is_drawn_with_the_line_where_it_voids_every_verdict() -> None:
+    broken = [record(i, i, "tick", phase="canary 50 %", weight_bps=5000, **split_broken()) for i in range(2)]
+    e_value = short(signal_of(broken[0], "sample_ratio")["e_value"])
+    assert f"e-value {e_value} at the end, {e_value} at most. It voids every verdict at 1,000: reached at 0:00." in draw(broken)
+    assert "It voids every verdict at 1,000: not reached." in draw([one for one in rolled_back(seconds=10) if one["kind"] == "tick"])
+
+
+@pytest.mark.parametrize(("value", "cross"), [(-0.1, "✕ "), (0.1, "✕ "), (-0.01, ""), (0.049, "")])
+def test_a_bias_is_bounded_on_either_side(value: float, cross: str) -> None:
+    records = rolled_back(seconds=10)
+    signal_of(last_tick(records), "bias").update(value=value, limit=0.05, low=value - 0.02, high=value + 0.02)
+    assert row(records, "bias")[1].startswith(f"bias {cross}{value:g}± 0.05share")
+    (panel,) = re.findall(
+        r'<figure data-panel="bias"><svg[^>]* aria-labelledby="value-.*?</figure>', render_report(RELEASE_ID, records), re.DOTALL
+    )
+    assert all(label in panel for label in (">limit 0.05<", ">limit -0.05<", "at most ±0.05", "to either side"))
+
+
+def test_a_segment_that_is_only_shown_says_so_and_one_that_gates_is_proved() -> None:
+    records = rolled_back()
+    assert "only shown, does not decide" in row(records, "segment:&lt;b&gt;EWR&lt;/b&gt;")[1]
+    assert "proved" in row(records, GATING)[1]
+    assert row(records, SHOWN.replace("<", "&lt;").replace(">", "&gt;"))[1].startswith(SHOWN)
+
+
+def test_data_worth_less_than_their_number_say_by_how_much() -> None:
+    records = rolled_back(seconds=10)
+    assert "design_effect" not in row(records, "p99")[1]
+    signal_of(last_tick(records), "p99")["design_effect"] = 2.5
+    assert "design_effect: 2.5" in row(records, "p99")[1]
+
+
+ODD = [10**400, -(10**400), {"a": 1}, [1, {}], 7, True, None, "0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "0001-01-01"]
+ODD_FIELDS = ["kind", "at", "outcome", "reason", "decided_by", "phase", "weight_bps", "bake_seconds", "signals", "e_value", "halting_line"]
+ODD_FIELDS += ["decision", "gate", "measurements", "steps", "elapsed_seconds", "candidate", "profile_text", "is_blind"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: str(odd)[:26])
+@pytest.mark.parametrize("fields", [ODD_FIELDS[:1], ODD_FIELDS[1:8], ODD_FIELDS[8:9], ODD_FIELDS[9:]], ids=lambda fields: fields[0])
+def test_whatever_stands_where_text_or_a_number_is_wanted_the_report_is_drawn(fields: list[str], odd: object) -> None:
+    records = [one for one in rolled_back(seconds=5) if one["kind"] != "tick"] + [
+        tick(9, 8, "shadow", 0),
+        {"kind": "final look", "at": "x"},
+    ]
+    changed = [{**one, **{field: odd for field in fields if field in one}} for one in records]
+    assert "Interlock release report" in render_report(RELEASE_ID, changed)
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: str(odd)[:26])
+def test_whatever_stands_in_a_signal_the_report_is_drawn(odd: object) -> None:
+    looks = [tick(0, 0, "shadow", 0), tick(1, 1, "shadow", 0)]
+    for one in looks:
+        for i, field in enumerate(SIGNALS["divergence"]):  # another field in each signal
+            one["signals"][i % len(SIGNALS)][field] = odd
+    assert "Interlock release report" in render_report(RELEASE_ID, looks)
+    assert "<svg" in draw(looks)
+
+
+def test_a_full_disk_leaves_neither_half_a_report_nor_its_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence" / "r.html").write_text("the former one")
+
+    def full(path: Path, text: str, encoding: str) -> int:
+        path.write_bytes(text.encode(encoding)[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_report("r", rejected(), state=StateDirectory(tmp_path))
+    assert [path.name for path in (tmp_path / "evidence").iterdir()] == ["r.html"]
+    assert (tmp_path / "evidence" / "r.html").read_text() == "the former one"
 
 
 @pytest.mark.parametrize(

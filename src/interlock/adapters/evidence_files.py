@@ -4,15 +4,13 @@ import errno
 import fcntl
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from interlock.errors import EvidenceError, ServiceUnavailable
+from interlock.model.release import RELEASE_ID
 from interlock.ports import Clock
-
-_RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,150}")
 
 
 class EvidenceFiles:
@@ -80,7 +78,7 @@ class EvidenceFiles:
         return known_count if known_bytes == size_bytes else len(self.read(release_id))
 
     def _path(self, release_id: str) -> Path:
-        if not _RELEASE_ID.fullmatch(release_id):
+        if not RELEASE_ID.fullmatch(release_id):
             raise EvidenceError(f"{release_id!r} is no release id: use letters, digits, dot, dash and underscore")
         return self._directory / f"{release_id}.jsonl"
 

@@ -1,5 +1,6 @@
 """Single requests to one model server on this machine, by the MLflow scoring protocol."""
 
+import json
 from types import TracebackType
 from typing import Self
 
@@ -34,7 +35,7 @@ class ScoringClient:
 
         Raises:
             ServiceUnavailable: no answer in time, or a status that may heal.
-            ServiceRefused: another status than 200, or 200 without predictions (an error page is not an answer).
+            ServiceRefused: another status than 200, or 200 without predictions (an error page is no answer, nor is what is not UTF-8).
         """
         try:
             response = self._client.post("/invocations", content=payload)
@@ -44,9 +45,9 @@ class ScoringClient:
             raise ServiceUnavailable(f"the model server on port {self._port} answered {response.status_code}")
         if response.status_code != httpx.codes.OK:
             raise ServiceRefused(f"the model server on port {self._port} answered {response.status_code} to a prediction request")
-        if not _has_predictions(response):
+        if (text := _answer(response)) is None:
             raise ServiceRefused(f"the model server on port {self._port} answered 200 without predictions")
-        return response.text
+        return text
 
     def close(self) -> None:
         """Give the connections back."""
@@ -59,9 +60,11 @@ class ScoringClient:
         self.close()
 
 
-def _has_predictions(response: httpx.Response) -> bool:
+def _answer(response: httpx.Response) -> str | None:
+    """The body as text; None when it is not UTF-8 or holds no predictions. 0, false and an empty text are predictions."""
     try:
-        body = response.json()
-    except ValueError:
-        return False
-    return isinstance(body, dict) and bool(body.get("predictions"))
+        text = response.content.decode()  # `response.text` would write one sign for all bytes that it cannot read
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return text if isinstance(body, dict) and body.get("predictions") not in (None, []) else None

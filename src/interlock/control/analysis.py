@@ -47,6 +47,10 @@ class Analysis:
         self.move_to(phase)
         return self._hold(phase)
 
+    def record_counts(self) -> None:
+        """Write down the count table: with the profile's text, all it takes to judge again."""
+        self._session.record("counts", tally=self._counter.tally.to_dict())
+
     def settle(self) -> Judgement:
         """Hold the present share for one more pair deadline: until then an answer of the last seconds may be missing."""
         assert self._phase is not None, "there is nothing to settle before the first phase"
@@ -74,7 +78,7 @@ class Analysis:
         if judgement.outcome == HALT:
             self._services.traffic.restore_incumbent(reason=judgement.reason)
         self._session.record("final look", **described(judgement))
-        self._record_counts()
+        self.record_counts()
         return judgement
 
     def move_to(self, phase: Phase) -> None:
@@ -106,15 +110,11 @@ class Analysis:
         if self._on_tick:
             self._on_tick(phase, judgement)
         if judgement.outcome == HALT:
-            self._record_counts()
+            self.record_counts()
         else:
             lease_seconds = self._session.profile.canary.lease_seconds
             self._services.traffic.renew(lease_seconds=lease_seconds, token=self._session.release.token)
         return judgement
-
-    def _record_counts(self) -> None:
-        """The count table behind the judgement just recorded: with the profile's text, all it takes to judge again."""
-        self._session.record("counts", tally=self._counter.tally.to_dict())
 
     def _judge(self, gap_seconds: float) -> Judgement:
         """The judge's answer, or a halt for lack of evidence when nobody could see for too long."""

@@ -4,6 +4,7 @@ from functools import singledispatch
 
 from interlock.judge.comparators import (
     Compare,
+    Layout,
     cosine_comparator,
     difference_comparator,
     document_comparator,
@@ -37,61 +38,61 @@ def divergence_is_binary(output: AnyOutput) -> bool:
 
 
 @singledispatch
-def comparison(output: AnyOutput) -> Compare:
-    """How two answers are compared under this profile."""
+def comparison(output: AnyOutput, layout: Layout) -> Compare:
+    """How two answers of this layout are compared under this profile."""
     raise TypeError(f"{type(output).__name__} is no output section of a release profile")
 
 
 @comparison.register
-def _(output: Differs) -> Compare:
-    return label_comparator()
+def _(output: Differs, layout: Layout) -> Compare:
+    return label_comparator(layout=layout)
 
 
 @comparison.register
-def _(output: CostMatrix) -> Compare:
-    return label_comparator(output.labels, output.costs)
+def _(output: CostMatrix, layout: Layout) -> Compare:
+    return label_comparator(output.labels, output.costs, layout=layout)
 
 
 @comparison.register
-def _(output: TotalVariation) -> Compare:
-    return probability_comparator()
+def _(output: TotalVariation, layout: Layout) -> Compare:
+    return probability_comparator(layout=layout)
 
 
 @comparison.register
-def _(output: Absolute) -> Compare:
-    return difference_comparator(scale_units=output.scale_units)
+def _(output: Absolute, layout: Layout) -> Compare:
+    return difference_comparator(scale_units=output.scale_units, layout=layout)
 
 
 @comparison.register
-def _(output: Exceeds) -> Compare:
-    return exceeds_comparator(tolerance_units=output.tolerance_units, scale_units=output.scale_units)
+def _(output: Exceeds, layout: Layout) -> Compare:
+    return exceeds_comparator(tolerance_units=output.tolerance_units, scale_units=output.scale_units, layout=layout)
 
 
 @comparison.register
-def _(output: RankBiasedOverlap) -> Compare:
-    return rank_biased_comparator(persistence=output.persistence, depth=output.depth)
+def _(output: RankBiasedOverlap, layout: Layout) -> Compare:
+    return rank_biased_comparator(persistence=output.persistence, depth=output.depth, layout=layout)
 
 
 @comparison.register
-def _(output: Overlap) -> Compare:
-    return overlap_comparator(depth=output.depth)
+def _(output: Overlap, layout: Layout) -> Compare:
+    return overlap_comparator(depth=output.depth, layout=layout)
 
 
 @comparison.register
-def _(output: Cosine) -> Compare:
-    return cosine_comparator()
+def _(output: Cosine, layout: Layout) -> Compare:
+    return cosine_comparator(layout=layout)
 
 
 @comparison.register
-def _(output: Neighbours) -> Compare:
-    return neighbour_comparator()
+def _(output: Neighbours, layout: Layout) -> Compare:
+    return neighbour_comparator(layout=layout)
 
 
 @comparison.register
-def _(output: TokenF1) -> Compare:
-    return text_comparator()
+def _(output: TokenF1, layout: Layout) -> Compare:
+    return text_comparator(layout=layout)
 
 
 @comparison.register
-def _(output: Fields) -> Compare:
-    return document_comparator({field.name: field.holds for field in output.required_fields})
+def _(output: Fields, layout: Layout) -> Compare:
+    return document_comparator({field.name: field.holds for field in output.required_fields}, layout=layout)

@@ -27,7 +27,7 @@ class PairCounter:
         self._joiner = PairJoiner(
             deadline_seconds=judge.pair_deadline_seconds,
             judging_since_seconds=started_at,
-            compare=comparison(session.profile.output),
+            compare=comparison(session.profile.output, session.outputs.layout()),
         )
         policy = judge_policy(session.profile)
         self.tally = Tally.for_policy(policy, start_seconds=started_at)
@@ -37,6 +37,7 @@ class PairCounter:
         self._paired_at = self._heard_at
         self._counts = session.services.traffic.capture_counts()
         self._begun: list[tuple[float, int]] = []
+        self._held: list[PairResult] = []
 
     @property
     def silent_seconds(self) -> float:
@@ -56,8 +57,22 @@ class PairCounter:
         pairs = self._joiner.collect(self._now_seconds(), self._newly_dropped())
         if any(pair.fate is Fate.JUDGED for pair in pairs):
             self._paired_at = self._services.clock.monotonic()
-        for (step, is_settling), received in groupby(sorted(pairs, key=self._step_of), key=self._step_of):
+        ordered = sorted(pairs, key=self._step_of) if self._keys is None else self._in_order_of_asking(pairs)
+        for (step, is_settling), received in groupby(ordered, key=self._step_of):
             self.tally.add(received, step, keys=self._keys, is_settling=is_settling)
+
+    def _in_order_of_asking(self, pairs: Sequence[PairResult]) -> list[PairResult]:
+        """
+        The pairs that no slower one can overtake any more, by the time of their first half.
+
+        A key counts by its first request. A time-out settles seconds after the answers to later requests; counted as they settle, the
+        failures of a customer who asks again would all be discarded.
+        """
+        self._held += [pair._replace(at_seconds=pair.first_at_seconds) if pair.key else pair for pair in pairs]
+        until = self._now_seconds() - self._settling_seconds
+        ready = sorted((pair for pair in self._held if pair.at_seconds <= until), key=lambda pair: pair.at_seconds)
+        self._held = [pair for pair in self._held if pair.at_seconds > until]
+        return ready
 
     def _now_seconds(self) -> float:
         return self._collector_seconds + self._services.clock.monotonic() - self._heard_at

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from interlock.control.gates.inputs import Dataset, DriftMeasure, Model, OpenSender
-from interlock.control.pairing import check_pairing
+from interlock.control.pairing import Outputs, PairedOutputs, check_pairing
 from interlock.control.policy import judge_policy
 from interlock.errors import ArtifactError, ConcurrencyError, PolicyError, ServiceRefused, ServiceUnavailable
 from interlock.model.release import ModelVersion, Release
@@ -46,7 +46,7 @@ class LiveReading:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseSession:
-    """What every step of one release needs. `opened`: the live traffic when the plane was reserved."""
+    """What every step of one release needs. `opened`: the live traffic when the plane was reserved. `outputs`: by both signatures."""
 
     services: Services
     release: Release
@@ -54,6 +54,7 @@ class ReleaseSession:
     candidate_directory: Path
     incumbent_directory: Path
     opened: LiveReading
+    outputs: PairedOutputs
 
     @property
     def profile(self) -> ReleaseProfile:
@@ -83,9 +84,9 @@ def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, 
     Pin the candidate by digest and reserve the plane for its release.
 
     Raises:
-        ArtifactError: the candidate's files cannot be used, or the profile's comparator cannot compare what the two versions answer.
-        ServiceRefused: no such model or version, no ready incumbent, or the candidate is the incumbent.
-        PolicyError: this plane does not allow the profile, or its numbers cannot be judged by.
+        ArtifactError: the candidate's files cannot be used, or what it answers cannot be compared with what the incumbent answers.
+        ServiceRefused: no such model or version, no incumbent, one whose signature cannot be read, or the candidate is the incumbent.
+        PolicyError: this plane does not allow the profile, its numbers cannot be judged by, or its comparator does not fit the incumbent.
         ConcurrencyError: another release has held the plane for longer than a dead one could.
     """
     if loaded.profile.name not in services.allowed_profiles:
@@ -104,12 +105,24 @@ def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, 
         raise ServiceRefused(f"this plane serves {incumbent.name}, not {model_name}: release {model_name} on its own plane")
     if incumbent.version == version:
         raise ServiceRefused(f"{incumbent.label} is the incumbent already: there is nothing to release")
-    outputs = [(one, services.files.read_outputs(one)) for one in (candidate, incumbent)]
-    check_pairing(loaded.profile.output, candidate=outputs[0], incumbent=outputs[1])
-    release_id = new_release_id(candidate, services.clock.utc_now())
+    outputs = check_pairing(
+        loaded.profile.output,
+        incumbent=(incumbent, _incumbent_outputs(services, incumbent)),
+        candidate=(candidate, services.files.read_outputs(candidate)),
+    )
+    release_id, incumbent_directory = new_release_id(candidate, services.clock.utc_now()), services.files.directory(incumbent)
+    opened = read_live(services)  # nothing may fail behind the reservation: nobody would give it back
     token = _reserve(services, release_id)
     release = Release(release_id, candidate, incumbent, loaded.profile.name, loaded.digest, token)
-    return ReleaseSession(services, release, loaded, candidate_directory, services.files.directory(incumbent), read_live(services))
+    return ReleaseSession(services, release, loaded, candidate_directory, incumbent_directory, opened, outputs)
+
+
+def _incumbent_outputs(services: Services, incumbent: ModelVersion) -> Outputs:
+    """What the incumbent answers. An incumbent that does not say is no fault of the candidate, and must not archive it."""
+    try:
+        return services.files.read_outputs(incumbent)
+    except ArtifactError as error:
+        raise ServiceRefused(f"the incumbent cannot be compared with: {error}; adopt a version with a signature") from error
 
 
 def _reserve(services: Services, release_id: str) -> int:

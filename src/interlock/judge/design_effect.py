@@ -1,9 +1,9 @@
 """
-How much latency clusters: the design effect of exceeding a quantile, estimated on the incumbent while the candidate has no user.
+How much latency clusters: the design effect of exceeding a quantile, estimated on the incumbent's live answers.
 
 A server that stalls makes the requests behind it slow together; a test that counts each of them as a witness of its own halts good
 candidates (11 % at 5 %). The evidence of a latency signal is therefore raised to the power 1 / design effect, which keeps it an e-value.
-The estimate comes from the shadow phase, before the first request that is judged by it.
+The estimate begins in the shadow phase, before anything is judged by it, and goes on, since stalls may be rarer than the shadow is long.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from interlock.judge.grids import Floats
 from interlock.judge.tally import Tally
 
-LARGEST = 25.0  # one witness in twenty-five; a service that clusters more cannot be judged by its latency at all
+LARGEST = 100.0  # one witness in a hundred: an estimate beyond that says that the windows are too short for the stalls
 
 _WIDTHS = (1, 2, 4)  # windows; stalls are shorter or longer than one window
 _LEAST_DIFFERENCES = 10

@@ -22,6 +22,7 @@ class Entries:
 
     fresh_from: see `counts.CountGrid`. failed: candidate_failed * 2 + incumbent_failed. divergence, signed: NaN = the pair has none.
     Latencies are in ms, infinite where an arm gave no answer of its own. on_candidate: the live request went to the candidate.
+    compares_latency: see `pairs.PairResult`.
     """
 
     windows: Ints
@@ -33,6 +34,7 @@ class Entries:
     candidate_ms: Floats
     incumbent_ms: Floats
     on_candidate: Bools
+    compares_latency: Bools
 
     @property
     def count(self) -> int:
@@ -63,6 +65,7 @@ def read_entries(pairs: Sequence[PairResult], windows: Ints, keys: KeyMemory | N
         candidate_ms=_latencies([pair.candidate_latency_ms for pair in pairs]),
         incumbent_ms=_latencies([pair.incumbent_latency_ms for pair in pairs]),
         on_candidate=np.array([pair.live_arm is Arm.CANDIDATE for pair in pairs], dtype=bool),
+        compares_latency=np.array([pair.compares_latency for pair in pairs], dtype=bool),
     )
 
 

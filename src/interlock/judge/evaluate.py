@@ -18,7 +18,7 @@ from interlock.judge.policy import JudgePolicy
 from interlock.judge.readings import Judgement, JudgeOutcome, SignalReading
 from interlock.judge.signals import other_segment, read_bias, read_divergence, read_errors, read_segment
 from interlock.judge.split import SPLIT_SIGNAL, is_broken_split, read_sample_ratio
-from interlock.judge.tally import Tally
+from interlock.judge.tally import FRESH, Tally
 
 _Reader = Callable[[Tally, JudgePolicy], SignalReading]
 
@@ -76,7 +76,8 @@ def _halt(readings: Sequence[SignalReading], shares: dict[str, float], total: fl
     value = "no finite value" if reading.value is None else f"{reading.value:.4g} {reading.unit}"
     if reading.recent_value is not None and reading.recent_value > (reading.value or 0):
         value = f"{reading.recent_value:.4g} {reading.unit} lately ({value} since the start)"
-    limit = "" if reading.limit is None else f" against at most {reading.limit:.4g} {reading.unit}"
+    most = "at most" if name != "bias" else "at most, either way,"
+    limit = "" if reading.limit is None else f" against {most} {reading.limit:.4g} {reading.unit}"
     reason = f"{name} is {value}{limit} (n={reading.sample_count}); evidence {total:.3g} reached the halting line {line:.3g}"
     return Judgement(JudgeOutcome.HALT, reason, "slo" if name in SLO_SIGNALS else name, tuple(readings), total, line)
 
@@ -97,7 +98,8 @@ def _without_halt(
     unproved = [reading for reading in readings if reading.decides and not reading.is_proved]
     if unproved:
         return JudgeOutcome.INSUFFICIENT, "; ".join(f"{reading.name}: {reading.reason}" for reading in unproved)
-    return JudgeOutcome.PASS, f"every signal is proved within tolerance by n={tally.pair_count} pairs"
+    unit = "keys" if policy.is_keyed else "pairs"
+    return JudgeOutcome.PASS, f"every signal is proved within tolerance by n={tally.counters[FRESH]} {unit}"
 
 
 def _distrust(tally: Tally, policy: JudgePolicy, readings: Sequence[SignalReading]) -> _Distrust | None:
@@ -105,6 +107,8 @@ def _distrust(tally: Tally, policy: JudgePolicy, readings: Sequence[SignalReadin
     broken = tally.counters[Fate.BROKEN]
     if tally.window_seconds != policy.window_seconds:
         return "broken", f"BAD_DATA: the table has windows of {tally.window_seconds:g} s, the policy wants {policy.window_seconds:g} s"
+    if tally.is_keyed != policy.is_keyed:
+        return "broken", "BAD_DATA: the table counts requests and the policy wants keys, or the other way round"
     if broken:
         return "broken", f"BAD_DATA: {broken} pairs are broken (different inputs, one role twice, or no finite time or latency)"
     split = next(reading for reading in readings if reading.name == SPLIT_SIGNAL)

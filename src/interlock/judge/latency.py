@@ -43,19 +43,16 @@ def _read_quantile(
     effect = design_effect(tally, quantile)
     tempered = 1 / (effect or 1.0)
     strata = {role: _Stratum(tally, role) for role in Role}
-    since_start = [stratum.steps_from(0) for stratum in strata.values()]
     starts = sorted({key.epoch for key in tally.latency})
-    log_e = [
-        _log_e_over_roles([[_slower(c, b, quantile, tolerance) for c, b in s.steps_from(start)] for s in strata.values()], tempered)
-        for start in starts
-    ]
-    not_slower = [[not_slower_test(c, b, quantile=quantile, tolerance=tolerance) for c, b in steps] for steps in since_start]
+    log_e = np.array([_log_e_since(start, list(strata.values()), quantile, tolerance, tempered) for start in starts])
+    compared = [stratum.steps_from(_first_compared_epoch(tally)) for stratum in strata.values()]
+    not_slower = [[not_slower_test(c, b, quantile=quantile, tolerance=tolerance) for c, b in steps] for steps in compared]
 
     def proves(growth: float) -> bool:
         return _log_e_over_roles(not_slower, growth * tempered) >= math.log(1 / policy.beta)
 
-    candidate, incumbent = _shown(since_start)
-    count = sum(int(c.sum()) for steps in since_start for c, _ in steps)
+    candidate, incumbent = _shown(compared)
+    count = sum(int(c.sum()) for steps in compared for c, _ in steps)
     more = more_needed(count, proves) if count else dict(needs(policy))[signal.name]
     low, high = _quantile_bounds_ms(candidate, quantile, beta=policy.beta)
     incumbent_ms = quantile_ms(incumbent, quantile)
@@ -65,7 +62,7 @@ def _read_quantile(
         limit=None if incumbent_ms is None else float(slower_ms(np.array(incumbent_ms), tolerance)),
         unit="ms",
         sample_count=count,
-        e_value=e_value(_log_e_with_restarts(np.array(log_e), starts, tally, policy)),
+        e_value=e_value(_log_e_with_restarts(log_e, starts, tally, policy)),
         halting_e_value=1 / (policy.alpha * signal.sum_weight),
         low=low,
         high=high,
@@ -75,6 +72,25 @@ def _read_quantile(
         reason=describe(count, more) + _clustering(effect),
         design_effect=effect or 1.0,
     )
+
+
+def _first_compared_epoch(tally: Tally) -> int:
+    """
+    The epoch in which users first met the candidate: the process that proves begins there, by plan, not by what was seen.
+
+    In keyed analysis the shadow would else have spent every regular customer before a single latency was compared.
+    """
+    return min((key.epoch for key in tally.latency if key.arm is Arm.CANDIDATE and key.role is Role.LIVE), default=0)
+
+
+def _log_e_since(start: int, strata: Sequence["_Stratum"], quantile: float, tolerance: LatencyTolerance, tempered: float) -> float:
+    """
+    The log e-value of the process that began with an epoch, never above the untempered one.
+
+    The effect is estimated from data that go on coming in; raising an e-value below 1 to a power would enlarge it.
+    """
+    tests = [[_slower(c, b, quantile, tolerance) for c, b in stratum.steps_from(start)] for stratum in strata]
+    return min(_log_e_over_roles(tests), _log_e_over_roles(tests, tempered))
 
 
 def _log_e_with_restarts(log_e: Floats, starts: Sequence[int], tally: Tally, policy: JudgePolicy) -> float:

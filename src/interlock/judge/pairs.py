@@ -17,6 +17,10 @@ from interlock.model.journal import Arm, Leg, Role
 
 # Ids remembered after they were settled, to tell a duplicate or a late half from a new request: at 1,000 pairs/s a few minutes, 20 MB.
 _REMEMBERED_COUNT = 100_000
+# The plane reports a client that left before any answer began this long after the request (`envoy_settings.LOST_AFTER_SECONDS`).
+LOST_AFTER_SECONDS = 21.0
+CLIENT_LEFT_STATUS = 499
+
 _MAX_WAITING_COUNT = 200_000  # halves; more means the other side of the journal is gone, and memory must stay bounded
 
 
@@ -27,6 +31,7 @@ class Fate(StrEnum):
     CANDIDATE_MISSING = "candidate_missing"
     INCUMBENT_MISSING = "incumbent_missing"
     DROPPED = "dropped"
+    CLIENT_LEFT = "client_left"
     BROKEN = "broken"
     DUPLICATE = "duplicate"
     LATE = "late"
@@ -43,6 +48,8 @@ class PairResult(NamedTuple):
     *_latency_ms: None when that arm gave no answer of its own.
     signed: by how much the candidate's answer is larger, in [-1, 1]; None unless both are quantities.
     segment, key: as on the legs; empty when the client named none.
+    first_at_seconds: collector time of the half that came first: when the request was asked, near enough, however slow its other half.
+    compares_latency: False when the incumbent refused the input: the candidate's own latency is lost in the rescue.
     """
 
     fate: Fate
@@ -57,6 +64,8 @@ class PairResult(NamedTuple):
     signed: float | None = None
     segment: str = ""
     key: str = ""
+    first_at_seconds: float = -math.inf
+    compares_latency: bool = True
 
     @property
     def candidate_role(self) -> Role:
@@ -73,6 +82,7 @@ class PairJoiner:
     """
     Holds halves until their other half comes or `deadline_seconds` pass on the collector's clock.
 
+    A mirrored copy whose live half is missing waits for `LOST_AFTER_SECONDS` more: the plane says only then that the client had left.
     Requests whose live half reached the collector before `judging_since_seconds` are ignored. A mirrored half that stays alone within
     one deadline after that moment is ignored too: its live half may have come before.
     """
@@ -130,7 +140,7 @@ class PairJoiner:
         """
         if explained_missing_count > 0:
             self._explained.append((now_seconds, explained_missing_count))
-        alone = [leg for leg in self._waiting.values() if leg.received_at_seconds + self._deadline <= now_seconds]
+        alone = [leg for leg in self._waiting.values() if leg.received_at_seconds + self._patience(leg) <= now_seconds]
         for leg in sorted(alone, key=lambda leg: leg.received_at_seconds):
             del self._waiting[leg.request_id]
             self._remember(leg.request_id, expired=True)
@@ -139,6 +149,9 @@ class PairJoiner:
         settled, self._settled = self._settled, []
         return settled
 
+    def _patience(self, leg: Leg) -> float:
+        return self._deadline + (LOST_AFTER_SECONDS if leg.role is Role.MIRROR else 0.0)
+
     def _join(self, one: Leg, other: Leg) -> None:
         candidate, incumbent = (one, other) if one.arm is Arm.CANDIDATE else (other, one)
         live = one if one.role is Role.LIVE else other
@@ -146,6 +159,9 @@ class PairJoiner:
             return
         if candidate.role is incumbent.role or candidate.input_digest != incumbent.input_digest:
             self._settle_without_data(live, Fate.BROKEN)
+            return
+        if live.status_code == CLIENT_LEFT_STATUS:
+            self._settled.append(PairResult(Fate.CLIENT_LEFT, live.received_at_seconds, live_arm=live.arm))
             return
         difference = self._difference(candidate, incumbent)
         candidate_failed, incumbent_failed = _failures(candidate, incumbent)
@@ -163,6 +179,8 @@ class PairJoiner:
                 signed=difference.signed if difference else None,
                 segment=live.segment,
                 key=live.key,
+                first_at_seconds=min(one.received_at_seconds, other.received_at_seconds),
+                compares_latency=not _is_refusal(incumbent),
             )
         )
 
@@ -177,7 +195,9 @@ class PairJoiner:
         boundary = self._since + (self._deadline if leg.role is Role.MIRROR else 0.0)
         if leg.received_at_seconds < boundary:
             return
-        if self._take_explanation():
+        if leg.status_code == CLIENT_LEFT_STATUS:
+            self._settled.append(PairResult(Fate.CLIENT_LEFT, leg.received_at_seconds, live_arm=_live_arm(leg)))
+        elif self._take_explanation():
             self._settled.append(PairResult(Fate.DROPPED, leg.received_at_seconds, live_arm=_live_arm(leg)))
         elif leg.arm is Arm.CANDIDATE:
             self._settled.append(PairResult(Fate.INCUMBENT_MISSING, leg.received_at_seconds, live_arm=_live_arm(leg)))
@@ -193,6 +213,7 @@ class PairJoiner:
                     incumbent_latency_ms=leg.latency_ms,
                     segment=leg.segment,
                     key=leg.key,
+                    first_at_seconds=leg.received_at_seconds,
                 )
             )
 
@@ -230,6 +251,10 @@ def _answered(leg: Leg) -> bool:
     return 200 <= leg.status_code < 300
 
 
+def _is_refusal(leg: Leg) -> bool:
+    return 400 <= leg.status_code < 500
+
+
 def _failures(candidate: Leg, incumbent: Leg) -> tuple[bool, bool]:
     """
     Whether candidate and incumbent failed on this input.
@@ -237,7 +262,7 @@ def _failures(candidate: Leg, incumbent: Leg) -> tuple[bool, bool]:
     The MLflow scoring protocol answers 400 when a model raises, so a refusal (4xx) of what the other arm answers is a failure. What the
     incumbent refuses too is the client's fault: a candidate answer that Envoy replaced by the incumbent's refusal says nothing then.
     """
-    is_refused = 400 <= incumbent.status_code < 500
+    is_refused = _is_refusal(incumbent)
     candidate_failed = candidate.failed or (400 <= candidate.status_code < 500 and not is_refused)
     if is_refused and candidate.role is Role.LIVE and candidate.status_code == 0:
         candidate_failed = False

@@ -233,6 +233,8 @@ def _check_signals(policy: JudgePolicy) -> None:
 def _check_segment_names(policy: JudgePolicy) -> None:
     if wrong := [segment.name for segment in policy.segments if not segment.name.startswith(SEGMENT_PREFIX)]:
         raise PolicyError(f"judge policy: segment signals are called {SEGMENT_PREFIX}NAME, got {', '.join(wrong)}")
+    if OTHER_SEGMENT in policy.segment_names:
+        raise PolicyError(f"judge policy: {OTHER_SEGMENT} is the name of all other pairs, it cannot name a segment")
     if len(set(policy.segment_names)) < len(policy.segments):
         raise PolicyError("judge policy: a segment is named twice")
 

@@ -26,6 +26,7 @@ class SignalReading:
         at beta; it counts at the declared look only.
     decides: False when the signal is only shown: it neither halts nor stands in the way of a PASS.
     design_effect: by how much clustering made the data worth less than their number, at least 1; the evidence was tempered by it.
+    breaks_at_e_value: where the signal voids every verdict instead of halting; None for all but the sample ratio.
     more_requests_needed: about how many more pairs until the proof if they go on like this; 0 when it stands, None when they lead nowhere.
     """
 
@@ -45,6 +46,7 @@ class SignalReading:
     recent_value: float | None = None
     decides: bool = True
     design_effect: float = 1.0
+    breaks_at_e_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

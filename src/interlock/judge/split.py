@@ -10,10 +10,10 @@ import numpy as np
 
 from interlock.errors import EvidenceError
 from interlock.judge.bounds import share_bounds
-from interlock.judge.eprocess import e_value, fail_bets, log_mixture, log_products_of_counts, log_sum
+from interlock.judge.eprocess import e_value, fail_bets, log_mixture, log_products_of_counts, log_restarting, log_sum
 from interlock.judge.policy import JudgePolicy
 from interlock.judge.readings import SignalReading
-from interlock.judge.tally import Tally
+from interlock.judge.tally import PLANNED_EPOCHS, Tally
 from interlock.model.journal import Arm
 
 SPLIT_SIGNAL = "sample_ratio"
@@ -32,10 +32,13 @@ def read_sample_ratio(tally: Tally, policy: JudgePolicy) -> SignalReading:
     Raises:
         EvidenceError: requests were counted under a step that the policy does not plan.
     """
-    steps = sorted({step for step, _ in tally.assigned})
+    steps = sorted({step for step, *_ in tally.assigned})
     if steps and steps[-1] >= len(policy.steps):
         raise EvidenceError(f"step {steps[-1]} was counted, the policy plans {len(policy.steps)}")
-    log_e = math.fsum(_log_e(*_counts(tally, step), policy.steps[step].share) for step in steps)
+    # Half of what a step brings would be a matter of what the steps before it have lost: so each has a fixed share of the capital.
+    log_e = float(log_sum(np.array([_log_e_of_step(tally, policy, step) for step in range(len(policy.steps))]))) - math.log(
+        len(policy.steps)
+    )
     hits, count = _counts(tally, steps[-1]) if steps else (0, 0)
     asked = policy.steps[steps[-1]].share if steps else None
     bounds = share_bounds(hits, count, beta=policy.beta)
@@ -43,7 +46,7 @@ def read_sample_ratio(tally: Tally, policy: JudgePolicy) -> SignalReading:
     return SignalReading(
         name=SPLIT_SIGNAL,
         value=hits / count if count else None,
-        limit=asked,
+        limit=None,  # it may lie on either side of what was asked for, which the reason names
         unit="share",
         sample_count=sum(tally.assigned.values()),
         e_value=e_value(log_e),
@@ -52,8 +55,9 @@ def read_sample_ratio(tally: Tally, policy: JudgePolicy) -> SignalReading:
         high=bounds[1] if bounds else None,
         is_usable=True,
         is_proved=count > 0 and not is_broken,
-        more_requests_needed=0 if count else 1,
+        more_requests_needed=None if is_broken else 0 if count else 1,
         reason=_describe(hits, count, asked, is_broken),
+        breaks_at_e_value=BROKEN_E_VALUE,
     )
 
 
@@ -62,9 +66,21 @@ def is_broken_split(reading: SignalReading) -> bool:
     return reading.e_value >= BROKEN_E_VALUE
 
 
-def _counts(tally: Tally, step: int) -> tuple[int, int]:
-    hits = tally.assigned[step, Arm.CANDIDATE]
-    return hits, hits + tally.assigned[step, Arm.INCUMBENT]
+def _counts(tally: Tally, step: int, since_epoch: int = 0) -> tuple[int, int]:
+    counts = {
+        arm: sum(n for (at, epoch, held), n in tally.assigned.items() if (at, held) == (step, arm) and epoch >= since_epoch) for arm in Arm
+    }
+    return counts[Arm.CANDIDATE], counts[Arm.CANDIDATE] + counts[Arm.INCUMBENT]
+
+
+def _log_e_of_step(tally: Tally, policy: JudgePolicy, step: int) -> float:
+    """Since the step began and since each of its epochs: a split that breaks late must not wait until a good past is made up for."""
+    epochs = sorted({epoch for at, epoch, _ in tally.assigned if at == step})
+    if not epochs:
+        return 0.0
+    from_here = [_log_e(*_counts(tally, step, epoch), policy.steps[step].share) for epoch in epochs]
+    since = np.array(epochs, dtype=np.float64) - epochs[0]
+    return log_restarting(np.array(from_here), since, planned_window_count=PLANNED_EPOCHS)
 
 
 def _log_e(hits: int, count: int, asked: float) -> float:

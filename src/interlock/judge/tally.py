@@ -26,9 +26,13 @@ DIFFERING = "differing"  # of those, D > 0
 UNREADABLE = "unreadable"  # pairs whose incumbent answered 2xx with something no comparator can read
 FRESH = "fresh"  # pairs that every process counts: all of them, but in keyed analysis
 KEYLESS = "keyless"  # pairs without a key where keys are the unit
-_COUNTERS = (*(str(fate) for fate in Fate), COMPARED, DIFFERING, UNREADABLE, FRESH, KEYLESS)
-_FORMAT = "judge-tally/v2"
+REFUSED = "refused"  # fresh pairs whose input the incumbent refused: they compare no latency
+_COUNTERS = (*(str(fate) for fate in Fate), COMPARED, DIFFERING, UNREADABLE, FRESH, KEYLESS, REFUSED)
+_FORMAT = "judge-tally/v3"
 _DATA_FATES = (Fate.JUDGED, Fate.CANDIDATE_MISSING)
+_LOST_FATES = (Fate.DROPPED, Fate.INCUMBENT_MISSING, Fate.CLIENT_LEFT)
+
+_SHAPE = ("start_seconds", "window_seconds", "epoch_windows", "segments", "is_keyed")
 
 # Columns of the error counts: candidate_failed * 2 + incumbent_failed.
 ERROR_CELLS = 4
@@ -36,9 +40,9 @@ ERROR_CELLS = 4
 # Latency is restarted this often in a planned canary: a look costs one quantile test for each epoch, role and quantile.
 PLANNED_EPOCHS = 16
 
-# Windows of the shadow whose latency is kept apart, to see how it clusters: an hour of windows of five seconds, 5 MB.
-_STEADY_WINDOWS = 720
-SHADOW_STEP = 0
+# The incumbent's live latency is kept apart by window, to see how slow answers cluster: in so many blocks of windows, 20 MB at most.
+_STEADY_BLOCKS = 720
+_LAST_WINDOW = 2**31 - 2  # a clock that is centuries ahead is counted in the last one
 
 
 class LatencyKey(NamedTuple):
@@ -59,19 +63,28 @@ class Tally:
     epoch_windows: windows to an epoch. segments: names whose divergence is counted apart; everything else is `OTHER_SEGMENT`.
     """
 
-    def __init__(self, *, start_seconds: float, window_seconds: float, epoch_windows: int = 8, segments: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        start_seconds: float,
+        window_seconds: float,
+        epoch_windows: int = 8,
+        segments: Sequence[str] = (),
+        is_keyed: bool = False,
+    ) -> None:
         if not (math.isfinite(start_seconds) and math.isfinite(window_seconds) and window_seconds > 0 and epoch_windows > 0):
             raise EvidenceError(f"tally starts at {start_seconds!r} with windows of {window_seconds!r} s, needs finite numbers")
         self.start_seconds = start_seconds
         self.window_seconds = window_seconds
         self.epoch_windows = epoch_windows
+        self.is_keyed = is_keyed
         self.divergence = CountGrid(DIVERGENCE_NODES.size)
         self.bias = CountGrid(DIVERGENCE_NODES.size)
         self.errors = CountGrid(ERROR_CELLS)
         self.segments = {name: CountGrid(DIVERGENCE_NODES.size) for name in ([*segments, OTHER_SEGMENT] if segments else [])}
         self.latency: dict[LatencyKey, Ints] = {}
         self.steady = CountGrid(LATENCY_CELLS)
-        self.assigned: Counter[tuple[int, Arm]] = Counter()
+        self.assigned: Counter[tuple[int, int, Arm]] = Counter()  # by step and epoch
         self.counters: Counter[str] = Counter()
 
     @classmethod
@@ -82,6 +95,7 @@ class Tally:
             window_seconds=policy.window_seconds,
             epoch_windows=math.ceil(policy.planned_window_count / PLANNED_EPOCHS),
             segments=policy.segment_names,
+            is_keyed=policy.is_keyed,
         )
 
     @property
@@ -91,13 +105,13 @@ class Tally:
 
     @property
     def lost_count(self) -> int:
-        """Pairs that were there and cannot be judged: dropped by the plane, without an incumbent or a key, or unreadable on its side."""
-        return sum(self.counters[name] for name in (Fate.DROPPED, Fate.INCUMBENT_MISSING, UNREADABLE, KEYLESS))
+        """Pairs that cannot be judged: dropped, left by the client, without an incumbent or a key, or unreadable on its side."""
+        return sum(self.counters[name] for name in (*_LOST_FATES, UNREADABLE, KEYLESS))
 
     @property
     def missing_share(self) -> float:
         """Lost pairs over all pairs, in [0, 1]; 0 when there were none."""
-        total = self.pair_count + self.counters[Fate.DROPPED] + self.counters[Fate.INCUMBENT_MISSING]
+        total = self.pair_count + sum(self.counters[fate] for fate in _LOST_FATES)
         return self.lost_count / total if total else 0.0
 
     def latency_totals(self, arm: Arm) -> Ints:
@@ -113,19 +127,21 @@ class Tally:
             keys: what is known of the keys, in keyed analysis; updated.
             is_settling: the step has just begun, and requests routed before it still come in: which arm they took says nothing about it.
         """
-        data: list[PairResult] = []
-        for pair in pairs:
-            self.counters[pair.fate] += 1
-            if pair.live_arm is not None and not is_settling:
-                self.assigned[step, pair.live_arm] += 1
-            if pair.fate in _DATA_FATES:
-                data.append(pair)
+        if (keys is not None) != self.is_keyed:
+            raise EvidenceError("a table of keys was given requests, or one of requests keys: make both by the same policy")
+        pairs = list(pairs)
+        data = [pair for pair in pairs if pair.fate in _DATA_FATES]
+        entries = read_entries(data, self._windows(data), keys)  # first: what it refuses must leave nothing half counted
+        self.counters.update(str(pair.fate) for pair in pairs)
+        if not is_settling:
+            self._add_assigned(pairs, entries, step)
         if not data:
             return
-        entries = read_entries(data, self._windows([pair.at_seconds for pair in data]), keys)
+        fresh = entries.fresh_from == 0
         self.counters[UNREADABLE] += sum(pair.is_unreadable for pair in data)
         self.counters[KEYLESS] += sum(not pair.key for pair in data) if keys is not None else 0
-        self.counters[FRESH] += int((entries.fresh_from == 0).sum())
+        self.counters[FRESH] += int(fresh.sum())
+        self.counters[REFUSED] += int((fresh & ~entries.compares_latency).sum())
         self.errors.add(entries.windows, entries.fresh_from, entries.failed, np.ones(entries.count, dtype=np.int64))
         self._add_differences(entries)
         self._add_latency(entries, step)
@@ -151,7 +167,7 @@ class Tally:
             **self._shape(),
             "grids": [grid.to_list() for grid in self._grids()],
             "latency": [[*key[:3], str(key.arm), str(key.role), write_counts(self.latency[key])] for key in sorted(self.latency)],
-            "assigned": [[step, str(arm), self.assigned[step, arm]] for step, arm in sorted(self.assigned)],
+            "assigned": [[step, epoch, str(arm), self.assigned[step, epoch, arm]] for step, epoch, arm in sorted(self.assigned)],
             "counters": {name: self.counters[name] for name in _COUNTERS if self.counters[name]},
         }
 
@@ -161,13 +177,14 @@ class Tally:
         try:
             if document["format"] != _FORMAT:
                 raise EvidenceError(f"tally has the format {document['format']!r}, needs {_FORMAT}")
-            tally = cls(**{name: document[name] for name in ("start_seconds", "window_seconds", "epoch_windows", "segments")})
+            tally = cls(**{name: document[name] for name in _SHAPE} | {"epoch_windows": whole(document["epoch_windows"])})
             for grid, rows in zip(tally._grids(), document["grids"], strict=True):
                 grid.read_list(rows)
             for step, epoch, fresh_from, arm, role, counts in document["latency"]:
                 key = LatencyKey(whole(step), whole(epoch), whole(fresh_from), Arm(arm), Role(role))
                 tally._latency_counts(key)[:] += read_counts(counts, LATENCY_CELLS)
-            tally.assigned.update({(whole(step), Arm(arm)): whole(count) for step, arm, count in document["assigned"]})
+            for step, epoch, arm, count in document["assigned"]:
+                tally.assigned[whole(step), whole(epoch), Arm(arm)] += whole(count)
             tally.counters.update({str(name): whole(count) for name, count in document["counters"].items()})
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise EvidenceError(f"tally cannot be read: {type(error).__name__} {error}") from error
@@ -180,19 +197,26 @@ class Tally:
     __hash__ = None  # type: ignore[assignment]  # mutable
 
     def _shape(self) -> dict[str, Any]:
-        return {
-            "start_seconds": self.start_seconds,
-            "window_seconds": self.window_seconds,
-            "epoch_windows": self.epoch_windows,
-            "segments": self._named(),
-        }
+        return {name: getattr(self, name) for name in _SHAPE} | {"segments": self._named()}
 
     def _grids(self) -> list[CountGrid]:
         return [self.divergence, self.bias, self.errors, self.steady, *self.segments.values()]
 
-    def _windows(self, at_seconds: Sequence[float]) -> Ints:
-        since = (np.asarray(at_seconds, dtype=np.float64) - self.start_seconds) / self.window_seconds
-        return np.maximum(np.floor(since), 0.0).astype(np.int64)
+    def _windows(self, pairs: Sequence[PairResult]) -> Ints:
+        since = (np.array([pair.at_seconds for pair in pairs], dtype=np.float64) - self.start_seconds) / self.window_seconds
+        return np.clip(np.floor(since), 0.0, _LAST_WINDOW).astype(np.int64)
+
+    def _add_assigned(self, pairs: Sequence[PairResult], entries: Entries, step: int) -> None:
+        """Which arm each live request went to, whatever became of the pair; where keys are the unit, of each key's first pair."""
+        if self.is_keyed:
+            fresh = entries.fresh_from == 0
+            epochs, on_candidate = entries.windows[fresh] // self.epoch_windows, entries.on_candidate[fresh]
+        else:
+            known = [pair for pair in pairs if pair.live_arm is not None]
+            epochs = self._windows(known) // self.epoch_windows
+            on_candidate = np.array([pair.live_arm is Arm.CANDIDATE for pair in known], dtype=bool)
+        for arm, chosen in ((Arm.CANDIDATE, epochs[on_candidate]), (Arm.INCUMBENT, epochs[~on_candidate])):
+            self.assigned.update({(step, int(epoch), arm): int(n) for epoch, n in zip(*np.unique(chosen, return_counts=True), strict=True)})
 
     def _add_differences(self, entries: Entries) -> None:
         held = ~np.isnan(entries.divergence)
@@ -216,17 +240,18 @@ class Tally:
     def _add_latency(self, entries: Entries, step: int) -> None:
         epochs, fresh_from = self._epochs(entries)
         cells = {Arm.CANDIDATE: latency_cells(entries.candidate_ms), Arm.INCUMBENT: latency_cells(entries.incumbent_ms)}
-        for epoch, fresh in sorted(set(zip(epochs.tolist(), fresh_from.tolist(), strict=True))):
+        counted = entries.compares_latency & (fresh_from <= epochs)
+        for epoch, fresh in sorted(set(zip(epochs[counted].tolist(), fresh_from[counted].tolist(), strict=True))):
             for arm, role in itertools.product(Arm, Role):
                 is_live = entries.on_candidate == (arm is Arm.CANDIDATE)
-                chosen = (epochs == epoch) & (fresh_from == fresh) & (is_live == (role is Role.LIVE))
-                if fresh <= epoch and chosen.any():
+                chosen = counted & (epochs == epoch) & (fresh_from == fresh) & (is_live == (role is Role.LIVE))
+                if chosen.any():
                     key = LatencyKey(step, epoch, fresh, arm, role)
                     self._latency_counts(key)[:] += np.bincount(cells[arm][chosen], minlength=LATENCY_CELLS)
-        if step == SHADOW_STEP:
-            steady = ~entries.on_candidate & (entries.windows < _STEADY_WINDOWS) & (entries.fresh_from == 0)
-            counted = cells[Arm.INCUMBENT][steady]
-            self.steady.add(entries.windows[steady], entries.fresh_from[steady], counted, np.ones(counted.size, dtype=np.int64))
+        steady = entries.compares_latency & ~entries.on_candidate
+        blocks = entries.windows[steady] // max(1, self.epoch_windows * PLANNED_EPOCHS // _STEADY_BLOCKS)
+        held = blocks < _STEADY_BLOCKS
+        self.steady.add(blocks[held], np.zeros_like(blocks[held]), cells[Arm.INCUMBENT][steady][held], np.ones_like(blocks[held]))
 
     def _epochs(self, entries: Entries) -> tuple[Ints, Ints]:
         """Epoch of each pair, and the epoch it is fresh from; where the second is larger, no process may count it."""
@@ -246,7 +271,7 @@ class Tally:
         expected = {
             "divergence": (int(self.divergence.totals().sum()), self.counters[COMPARED] * UNITS_PER_PAIR),
             "errors": (int(self.errors.totals().sum()), self.counters[FRESH]),
-            "latency": (fresh_latency, 2 * self.counters[FRESH]),
+            "latency": (fresh_latency, 2 * (self.counters[FRESH] - self.counters[REFUSED])),
         }
         if self.segments:
             expected["segments"] = (sum(int(grid.totals().sum()) for grid in self.segments.values()), expected["divergence"][1])

@@ -1,7 +1,10 @@
 """What is released, and how a release ends."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+
+RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,150}")  # it is also the name of files, and a part of addresses
 
 
 class Decision(StrEnum):

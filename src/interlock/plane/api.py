@@ -21,6 +21,7 @@ from interlock.errors import ConcurrencyError, ReleaseError, ServiceUnavailable
 from interlock.model.release import ModelVersion
 from interlock.plane.controller import PlaneController
 from interlock.plane.live import LivePage
+from interlock.report.content_policy import CONTENT_SECURITY_POLICY
 
 Call = Callable[[dict[str, Any]], Any]
 SECURITY_HEADERS = {
@@ -29,10 +30,10 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 
-# A report holds text of models and data: whatever that says, nothing runs and nothing is loaded. It says the same in its own head.
+# A report holds text of models and data: whatever that says, nothing runs and nothing is loaded. It says the same in its own head; its
+# picture cannot.
 REPORT_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
+    "content-security-policy": f"{CONTENT_SECURITY_POLICY}; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
@@ -96,7 +97,7 @@ def _reading(read: Callable[[], Any]) -> Callable[[Request], Awaitable[Response]
 def _chart(live: LivePage) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         svg = await run_in_threadpool(live.chart, request.path_params["release_id"])
-        return Response(svg, media_type="image/svg+xml", headers={"cache-control": "no-store"}) if svg else Response(status_code=404)
+        return Response(svg, media_type="image/svg+xml", headers=REPORT_HEADERS) if svg else Response(status_code=404)
 
     return endpoint
 

@@ -1,6 +1,5 @@
 """What the live page shows: plane, traffic of the last minutes, newest release. Gathered once a second, however many look."""
 
-import re
 import threading
 import time
 from dataclasses import asdict
@@ -10,12 +9,12 @@ from typing import Any
 import httpx
 
 from interlock.errors import ReleaseError
+from interlock.model.release import RELEASE_ID
 from interlock.plane.controller import PlaneController
 from interlock.plane.release_file import ReleaseFile
 
 KEPT_FILES = 20
 REFRESH_SECONDS = 0.8  # less than the page's second: at 1.0 every other look came just too early and got the former snapshot
-_RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,150}")
 
 
 class LivePage:
@@ -48,7 +47,7 @@ class LivePage:
         return self._kept_text(release_id, ".html")
 
     def _kept_text(self, release_id: str, ending: str) -> str | None:
-        if not _RELEASE_ID.fullmatch(release_id):
+        if not RELEASE_ID.fullmatch(release_id):
             return None
         path = self._evidence / f"{release_id}{ending}"
         return path.read_text(encoding="utf-8") if path.is_file() else None

@@ -162,6 +162,12 @@ class Segment(_Strict):
     tolerance: Share
     weight: Annotated[FiniteFloat, Field(ge=0, lt=1)]
 
+    @model_validator(mode="after")
+    def _can_arrive_in_a_header(self) -> Self:
+        if self.name != self.name.strip() or len(self.name.encode()) > 64:
+            raise ValueError(f"segment {self.name!r} can never match: no space at its ends, and at most 64 bytes of UTF-8")
+        return self
+
 
 class Errors(_Strict):
     """Candidate error share <= `incumbent_ratio` x incumbent error share + `tolerance`."""
@@ -191,7 +197,8 @@ class Judge(_Strict):
     """
     The judge's error budget and tolerances. The weights share alpha and must sum to 1.
 
-    unit: what is randomised, and so what is counted: each request, or each key of the header `interlock-key` where traffic is sticky.
+    unit: what is randomised, and so what is counted: each request, or each key of the header `interlock-key` where
+        a router in front of this plane keeps a customer on one arm (the plane itself draws anew for each request).
     """
 
     alpha: Annotated[FiniteFloat, Field(gt=0, le=0.1)]
@@ -222,7 +229,7 @@ class Canary(_Strict):
     """Shadow, then weight steps that climb, then the bake at all traffic; the lease on the candidate's share."""
 
     shadow_seconds: PositiveFloat
-    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=10)]
     bake_seconds: PositiveFloat
     lease_seconds: Annotated[FiniteFloat, Field(ge=3, le=60)]
     max_evidence_gap_seconds: PositiveFloat

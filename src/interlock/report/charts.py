@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interlock.report.numerals import Record, bounds, on_axis, short
+from interlock.report.signals import TWO_SIDED
 from interlock.report.svg import (
     BAND,
     EVIDENCE,
@@ -56,12 +57,13 @@ def draw(ticks: Sequence[Record]) -> str:
 
 
 def evidence_panels(timeline: Timeline) -> list[Panel]:
-    """The e-values over time, log scale, halting line dashed: the weighted sum, then each signal."""
-    named = [(ALL, timeline.total, timeline.halting_line)]
+    """The e-values over time, log scale, line dashed: the weighted sum, then each signal that counts; one that is only shown does not."""
+    named = [(ALL, timeline.total, timeline.halting_line, "halts")]
     for signal in timeline.signals:
-        e_values, lines = signal.fields["e_value"], signal.fields["halting_e_value"]
-        if np.isfinite(lines).any() or (e_values > 0).any():  # a signal that is only shown has no evidence to draw
-            named.append((signal.name, e_values, lines))
+        e_values, lines, breaks = (signal.fields[field] for field in ("e_value", "halting_e_value", "breaks_at_e_value"))
+        voids = not np.isfinite(lines).any() and np.isfinite(breaks).any()
+        if signal.decides and (np.isfinite(lines).any() or voids or (e_values > 0).any()):
+            named.append((signal.name, e_values, breaks if voids else lines, "voids every verdict" if voids else "halts"))
     return [_evidence_panel(timeline, f"evidence-{i}", *series) for i, series in enumerate(named)]
 
 
@@ -71,11 +73,16 @@ def value_panels(timeline: Timeline) -> list[Panel]:
 
     The absolute ceilings (`slo_...`) are left out: they repeat errors and latency on another scale.
     """
-    helpful = [s for s in timeline.signals if not s.name.startswith("slo_") and np.isfinite(s.fields["value"] + s.fields["limit"]).any()]
+    helpful = [s for s in timeline.signals if not s.name.startswith("slo_") and _has_both(s.fields["value"], s.fields["limit"])]
     return [_value_panel(timeline, f"value-{i}", signal) for i, signal in enumerate(helpful)]
 
 
-def _evidence_panel(timeline: Timeline, name: str, label: str, e_values: Floats, lines: Floats) -> Panel:
+def _has_both(one: Floats, other: Floats) -> bool:
+    return bool((np.isfinite(one) & np.isfinite(other)).any())
+
+
+def _evidence_panel(timeline: Timeline, name: str, label: str, e_values: Floats, lines: Floats, does: str) -> Panel:
+    """`does` says what happens at the line."""
     line = _last(lines)
     shown = kept_ticks(timeline.seconds, [e_values], columns=PIXEL_COLUMNS)
     reached = np.flatnonzero(e_values >= lines)
@@ -84,7 +91,7 @@ def _evidence_panel(timeline: Timeline, name: str, label: str, e_values: Floats,
         text = f"{label}: e-value {short(last)} at the end, {short(float(np.nanmax(e_values)))} at most."
     if line is not None:
         when = f"reached at {on_axis(timeline.seconds[reached[0]])}" if len(reached) else "not reached"
-        text += f" It halts at {short(line)}: {when}."
+        text += f" It {does} at {short(line)}: {when}."
 
     def paint(axes: "Axes") -> None:
         drawn_line = min(line, FARTHEST) if line is not None and line > 0 else None
@@ -95,40 +102,48 @@ def _evidence_panel(timeline: Timeline, name: str, label: str, e_values: Floats,
         axes.plot(timeline.seconds[shown], np.clip(e_values[shown], floor, top), color=EVIDENCE, linewidth=1.6)
         if drawn_line is not None:
             axes.axhline(drawn_line, color=HALTING, linestyle=(0, (5, 3)), linewidth=1.1)
-            _at_the_edge(axes, drawn_line, f"halts at {short(line)}", HALTING)
+            _at_the_edge(axes, drawn_line, f"{does} at {short(line)}", HALTING)
 
     return Panel(label, text, _picture(timeline, name, f"e-value of {label}" if label != ALL else f"e-value: {label}", text, paint))
 
 
 def _value_panel(timeline: Timeline, name: str, signal: SignalSeries) -> Panel:
-    fields = signal.fields
     value, limit, low, high, recent = (
-        np.clip(fields[field], -FARTHEST, FARTHEST) for field in ("value", "limit", "low", "high", "recent_value")
+        np.clip(signal.fields[field], -FARTHEST, FARTHEST) for field in ("value", "limit", "low", "high", "recent_value")
     )
+    is_two_sided = signal.name in TWO_SIDED
     shown = kept_ticks(timeline.seconds, [value, low, high, limit, recent], columns=PIXEL_COLUMNS)
-    seconds, last_limit = timeline.seconds[shown], _last(limit)
+    seconds, last_limit, sizes = timeline.seconds[shown], _last(limit), np.abs(value) if is_two_sided else value
     title = f"{signal.name} in {signal.unit}" if signal.unit else signal.name
     text = (
-        f"{signal.name}: {short(_last(value))} {signal.unit} at the end against at most {short(last_limit)}; "
-        f"bounds {bounds(_last(low), _last(high))}; {short(float(np.nanmax(value)))} at most."
+        f"{signal.name}: {short(_last(value))} {signal.unit} at the end against at most {'±' if is_two_sided else ''}{short(last_limit)}; "
+        f"bounds {bounds(_last(low), _last(high))}; {short(float(np.nanmax(sizes)))} at most{' to either side' if is_two_sided else ''}."
     )
 
     def paint(axes: "Axes") -> None:
-        seen = float(np.nanmax(np.concatenate([value, limit, recent])))
-        top = 1.25 * seen if seen > 0 else 1.0
-        usual_low = float(np.nanquantile(np.append(low, 0.0), 0.1))  # bounds on the first few pairs reach down far and say little
-        bottom = min(0.0, float(np.nanmin(value)), max(-0.5 * top, usual_low))
+        bottom, top = _edges(value, limit, low, recent, is_two_sided=is_two_sided)
         axes.set(ylim=(bottom, top))
         upper = np.where(np.isnan(high) & np.isfinite(low), top, high)  # no upper bound yet: up to the edge
         lower, upper = (np.clip(bound, bottom, top)[shown] for bound in (low, upper))
         axes.fill_between(seconds, lower, upper, color=EVIDENCE, alpha=0.16, linewidth=0)
         axes.plot(seconds, recent[shown], color=RECENT, linewidth=1.1, linestyle=(0, (1, 1.2)))
         axes.plot(seconds, value[shown], color=EVIDENCE, linewidth=1.6)
-        axes.plot(seconds, limit[shown], color=LIMIT, linestyle=(0, (5, 3)), linewidth=1.1)
-        if last_limit is not None:
-            _at_the_edge(axes, last_limit, f"limit {short(last_limit)}", LIMIT)
+        for side in (1, -1) if is_two_sided else (1,):
+            axes.plot(seconds, side * limit[shown], color=LIMIT, linestyle=(0, (5, 3)), linewidth=1.1)
+            if last_limit is not None:
+                _at_the_edge(axes, side * last_limit, f"limit {short(side * last_limit)}", LIMIT)
 
     return Panel(signal.name, text, _picture(timeline, name, title, text, paint))
+
+
+def _edges(value: Floats, limit: Floats, low: Floats, recent: Floats, *, is_two_sided: bool) -> tuple[float, float]:
+    """Lowest and highest number of a value's picture: everything of value and limit, and of the bounds what says something."""
+    seen = np.concatenate([value, limit, recent])
+    top = 1.25 * largest if (largest := float(np.nanmax(np.abs(seen) if is_two_sided else seen))) > 0 else 1.0
+    if is_two_sided:
+        return -top, top
+    usual_low = float(np.nanquantile(np.append(low, 0.0), 0.1))  # bounds on the first few pairs reach down far and say little
+    return min(0.0, float(np.nanmin(value)), max(-0.5 * top, usual_low)), top
 
 
 def _picture(timeline: Timeline, name: str, title: str, text: str, paint: Paint) -> str:

@@ -13,7 +13,21 @@ def finite(value: object) -> float | None:
     """The number, or None for everything else: text, yes/no, NaN, an infinity, nothing."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON has whole numbers of any length
+        return None
+    return number if math.isfinite(number) else None
+
+
+def kind_of(record: Record) -> str:
+    """What the record is about, as text, whatever was recorded."""
+    return str(record.get("kind", "unnamed"))
+
+
+def parts_of(value: object) -> list[Record]:
+    """The records within a list of a record; none when there is no list."""
+    return [part for part in value if isinstance(part, Mapping)] if isinstance(value, list | tuple) else []
 
 
 def short(value: object) -> str:
@@ -68,8 +82,12 @@ def seconds_of(record: Record | None) -> float | None:
 
 def moment(record: Record | None) -> str:
     """When the record was written: date and second, UTC."""
-    at = seconds_of(record)
-    return NOTHING if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if (at := seconds_of(record)) is None:
+        return NOTHING
+    try:
+        return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):  # in the first or last hours that a calendar has: in UTC it lies beyond them
+        return NOTHING
 
 
 def duration(seconds: float | None) -> str:

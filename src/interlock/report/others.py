@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from interlock.report.numerals import NOTHING, Record, moment
+from interlock.report.numerals import NOTHING, Record, kind_of, moment
 
 _ENVELOPE = {"seq", "at", "kind"}
 SHOWN_ELSEWHERE: Mapping[str, set[str]] = {
@@ -58,7 +58,7 @@ def tell_others(records: Sequence[Record]) -> list[OtherKind]:
     """Everything the other sections do not show, by kind, in the order in which the kinds first came. Of ticks the last one only."""
     by_kind: dict[str, list[Record]] = {}
     for record in records:
-        by_kind.setdefault(str(record.get("kind", "unnamed")), []).append(record)
+        by_kind.setdefault(kind_of(record), []).append(record)
     kinds = (_kind(kind, of_kind) for kind, of_kind in by_kind.items())
     return [kind for kind in kinds if kind.records]
 
@@ -116,4 +116,7 @@ def _plain(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        return json.dumps(value, default=str, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, a number of thousands of digits, lists without end
+        return f"({type(value).__name__} that cannot be shown)"

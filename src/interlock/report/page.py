@@ -8,14 +8,12 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from interlock.report.charts import Panel, evidence_panels, value_panels
-from interlock.report.numerals import Record, moment, of_line, short
+from interlock.report.content_policy import CONTENT_SECURITY_POLICY
+from interlock.report.numerals import Record, kind_of, moment, of_line, short
 from interlock.report.others import tell_others
 from interlock.report.signals import LOOKS, last_judged, signal_rows
 from interlock.report.story import first, tell_ending, tell_gates, tell_phases
 from interlock.report.timeline import read_timeline
-
-# What the page may do, wherever it is opened from: nothing but show itself.
-CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def render_report(release_id: str, records: Sequence[Record]) -> str:
@@ -24,9 +22,9 @@ def render_report(release_id: str, records: Sequence[Record]) -> str:
 
     Records may lack any field, and there may be none at all: what is not there is said to be missing. All text of the records is escaped.
     """
-    ticks = [record for record in records if record.get("kind") == "tick"]
+    ticks = [record for record in records if kind_of(record) == "tick"]
     timeline = read_timeline(ticks)
-    judged, look = last_judged(records), next((record for record in reversed(records) if record.get("kind") in LOOKS), None)
+    judged, look = last_judged(records), next((record for record in reversed(records) if kind_of(record) in LOOKS), None)
     final_look = first(records, "final look")
     profile_text = (first(records, "intake") or {}).get("profile_text")
     return _template().render(
@@ -51,7 +49,7 @@ def _look(record: Record) -> dict[str, object]:
     """A tick or the final look: its sentence and its signals."""
     together = f"e-value {short(record.get('e_value'))}, halts at {short(record.get('halting_line'))}"
     return {
-        "title": "the final look" if record.get("kind") == "final look" else str(record.get("phase") or "phase unknown"),
+        "title": "the final look" if kind_of(record) == "final look" else str(record.get("phase") or "phase unknown"),
         "at": moment(record),
         "outcome": str(record.get("outcome", "unknown")),
         "reason": str(record.get("reason") or ""),

@@ -1,12 +1,11 @@
 """Decision, gates and phases of a release, in the words of the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from interlock.report.numerals import Record, count, duration, finite, moment, seconds_of, short, weight
+from interlock.report.numerals import Record, count, duration, finite, kind_of, moment, parts_of, seconds_of, short, weight
 from interlock.report.signals import LOOKS
-from interlock.report.timeline import signals_of
+from interlock.report.timeline import name_of, signals_of
 
 TONES = {"Promoted": "good", "Held": "warn", "Rejected": "warn", "RolledBack": "bad", "Failed": "bad"}
 GLYPHS = {"Promoted": "✓", "Held": "▲", "Rejected": "✕", "RolledBack": "↩", "Failed": "✕"}
@@ -65,7 +64,7 @@ class PhaseRow:
 
 def tell_ending(records: Sequence[Record]) -> Ending:
     """The decision with the facts an on-call engineer asks for first. Without a decision: Failed, or under way."""
-    intake, decision = first(records, "intake") or {}, next((r for r in reversed(records) if r.get("kind") in ENDINGS), None)
+    intake, decision = first(records, "intake") or {}, next((r for r in reversed(records) if kind_of(r) in ENDINGS), None)
     word = str((decision or {}).get("decision", "Failed")) if decision else "Under way"
     facts = [
         ("Candidate", f"{intake.get('candidate', 'unknown')}"),
@@ -83,10 +82,10 @@ def tell_ending(records: Sequence[Record]) -> Ending:
 
 def _halt_facts(records: Sequence[Record]) -> list[tuple[str, str]]:
     """How many requests it took until the halt, when there was one."""
-    halted_after = next((i for i, record in enumerate(records) if record.get("kind") in LOOKS and record.get("outcome") == "HALT"), None)
+    halted_after = next((i for i, record in enumerate(records) if kind_of(record) in LOOKS and record.get("outcome") == "HALT"), None)
     if halted_after is None:
         return []
-    halt, until = records[halted_after], [record for record in records[: halted_after + 1] if record.get("kind") in LOOKS]
+    halt, until = records[halted_after], [record for record in records[: halted_after + 1] if kind_of(record) in LOOKS]
     total = max((pair_count(tick) for tick in until), default=0)
     shadow = max((pair_count(tick) for tick in until if finite(tick.get("weight_bps")) == 0), default=0)
     facts = [("Halted", f"{moment(halt)} by {halt.get('decided_by') or 'the judge'} in {halt.get('phase') or 'the final look'}")]
@@ -96,7 +95,7 @@ def _halt_facts(records: Sequence[Record]) -> list[tuple[str, str]]:
 def _rollback_facts(receipt: Record | None) -> list[tuple[str, str]]:
     if receipt is None:
         return []
-    steps = [step for step in receipt.get("steps") or () if isinstance(step, Mapping)]
+    steps = parts_of(receipt.get("steps"))
     traffic = next((step for step in steps if step.get("step") == "traffic"), {})
     after, all_after = (duration(finite(part.get("elapsed_seconds"))) for part in (traffic, receipt))
     return [("Rollback", f"all traffic observed on the incumbent after {after}; everything after {all_after}")]
@@ -104,18 +103,17 @@ def _rollback_facts(receipt: Record | None) -> list[tuple[str, str]]:
 
 def tell_gates(records: Sequence[Record]) -> list[GateStory]:
     """Every gate that has a verdict, in the order they were judged."""
-    return [_gate(record) for record in records if record.get("kind") == "gate"]
+    return [_gate(record) for record in records if kind_of(record) == "gate"]
 
 
 def _gate(record: Record) -> GateStory:
     outcome, name = str(record.get("outcome", "unknown")), str(record.get("gate", "unnamed"))
     tone, glyph = OUTCOMES.get(outcome, ("warn", "?"))
-    measured = [m for m in record.get("measurements") or () if isinstance(m, Mapping)]
     reason = str(record.get("reason") or "").removeprefix(f"{name}: ")
-    return GateStory(name, outcome, tone, glyph, reason, tuple(_measurement(m) for m in measured))
+    return GateStory(name, outcome, tone, glyph, reason, tuple(_measurement(m) for m in parts_of(record.get("measurements"))))
 
 
-def _measurement(m: Mapping[str, Any]) -> GateRow:
+def _measurement(m: Record) -> GateRow:
     value, limit, better = finite(m.get("value")), finite(m.get("limit")), m.get("better")
     is_within = None if value is None or limit is None else (value >= limit if better == "higher" else value <= limit)
     number, wanted = finite(m.get("n")), finite(m.get("min_n"))
@@ -128,13 +126,13 @@ def _measurement(m: Mapping[str, Any]) -> GateRow:
 
 def tell_phases(records: Sequence[Record]) -> list[PhaseRow]:
     """Every phase that the candidate entered, with what was judged before the next one began."""
-    starts = [i for i, record in enumerate(records) if record.get("kind") == "phase"]
+    starts = [i for i, record in enumerate(records) if kind_of(record) == "phase"]
     ends = [*starts[1:], len(records)][: len(starts)]
-    ending = next((record for record in records if record.get("kind") in {"rollback", *ENDINGS}), None)
+    ending = next((record for record in records if kind_of(record) in {"rollback", *ENDINGS}), None)
     rows, judged_before = [], 0
     for start, end in zip(starts, ends, strict=True):
         phase = records[start]
-        ticks = [record for record in records[start:end] if record.get("kind") == "tick"]
+        ticks = [record for record in records[start:end] if kind_of(record) == "tick"]
         following = records[end] if end < len(records) else ending
         judged = max((pair_count(tick) for tick in ticks), default=judged_before)
         last_second = _between(phase, ticks[-1]) if ticks else None
@@ -156,13 +154,13 @@ def tell_phases(records: Sequence[Record]) -> list[PhaseRow]:
 def pair_count(look: Record) -> int:
     """Pairs judged so far at a look: those of the divergence, else of the signal with most; 0 when nothing was judged."""
     signals = signals_of(look)
-    counts = {signal.get("name"): int(finite(signal.get("sample_count")) or 0) for signal in signals}
+    counts = {name_of(signal): int(finite(signal.get("sample_count")) or 0) for signal in signals}
     return counts.get("divergence") or max(counts.values(), default=0)
 
 
 def first(records: Sequence[Record], kind: str) -> Record | None:
     """The first record of a kind."""
-    return next((record for record in records if record.get("kind") == kind), None)
+    return next((record for record in records if kind_of(record) == kind), None)
 
 
 def _between(earlier: Record | None, later: Record | None) -> float | None:

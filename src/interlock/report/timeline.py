@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interlock.report.numerals import Record, finite, seconds_of
+from interlock.report.numerals import Record, finite, parts_of, seconds_of
 
 Floats = NDArray[np.float64]
-FIELDS = ("value", "recent_value", "low", "high", "limit", "e_value", "halting_e_value")
+FIELDS = ("value", "recent_value", "low", "high", "limit", "e_value", "halting_e_value", "breaks_at_e_value")
 PHASE_UNKNOWN = "phase unknown"
 
 
@@ -25,10 +25,11 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class SignalSeries:
-    """One signal, tick by tick: shape (ticks,), NaN where a tick does not say."""
+    """One signal, tick by tick: shape (ticks,), NaN where a tick does not say. `decides`: False when no tick let it count."""
 
     name: str
     unit: str
+    decides: bool
     fields: Mapping[str, Floats]
 
 
@@ -65,8 +66,7 @@ def read_timeline(ticks: Sequence[Record]) -> Timeline:
 
 def signals_of(record: Record) -> list[Record]:
     """The readings that a tick or a final look holds; none when there is no list of them."""
-    signals = record.get("signals")
-    return [signal for signal in signals if isinstance(signal, Mapping)] if isinstance(signals, Sequence) else []
+    return parts_of(record.get("signals"))
 
 
 def name_of(signal: Record) -> str:
@@ -97,15 +97,18 @@ def _bands(ticks: Sequence[Record], seconds: Floats) -> tuple[Band, ...]:
 def _signals(ticks: Sequence[Record]) -> tuple[SignalSeries, ...]:
     columns: dict[str, dict[str, Floats]] = {}
     units: dict[str, str] = {}
+    deciding: set[str] = set()
     for i, tick in enumerate(ticks):
         for signal in signals_of(tick):
             name = name_of(signal)
             fields = columns.setdefault(name, {field: np.full(len(ticks), np.nan) for field in FIELDS} if name not in columns else {})
             units[name] = str(signal.get("unit") or "")
+            if signal.get("decides") is not False:
+                deciding.add(name)
             for field in FIELDS:
                 if (number := finite(signal.get(field))) is not None:
                     fields[field][i] = number
-    return tuple(SignalSeries(name, units[name], fields) for name, fields in columns.items())
+    return tuple(SignalSeries(name, units[name], name in deciding, fields) for name, fields in columns.items())
 
 
 def _column(ticks: Sequence[Mapping[str, Any]], field: str) -> Floats:

@@ -55,7 +55,7 @@ def _segment(name: bytes) -> str:
 
 
 def _text(body: bytes, encoding: bytes) -> str | None:
-    """An answer as text, undecodable bytes marked; None when it is packed in a way we cannot unpack, or too large unpacked."""
+    """An answer as text; None when it is not UTF-8 (no two such answers are alike), cannot be unpacked, or is too large unpacked."""
     if encoding == b"gzip":
         unpack = zlib.decompressobj(wbits=31)
         try:
@@ -66,4 +66,7 @@ def _text(body: bytes, encoding: bytes) -> str | None:
             return None
     elif encoding != b"identity":
         return None
-    return body.decode("utf-8", errors="replace")
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return None

@@ -7,11 +7,10 @@ from typing import Any
 import pandas as pd
 
 from interlock.control.comparison import comparison
-from interlock.control.gates.disagreement import disagreement_policy, judge_disagreement
+from interlock.control.gates.disagreement import Servers, disagreement_policy, judge_disagreement, spread
 from interlock.control.gates.drift import judge_drift
 from interlock.control.gates.edge import judged
 from interlock.control.gates.evaluation import judge_evaluation
-from interlock.control.gates.inputs import Asker
 from interlock.control.gates.latency import judge_latency
 from interlock.control.gates.memory import judge_memory
 from interlock.control.gates.traffic import judge_traffic
@@ -82,9 +81,8 @@ def run_disagreement(session: ReleaseSession) -> Verdict:
         with session.services.open_sender(candidate.port) as ours, session.services.open_sender(incumbent.port) as theirs:
             return judge_disagreement(
                 disagreement_policy(session.profile),
-                compare=comparison(session.profile.output),
-                ask_candidate=ours.ask,
-                ask_incumbent=_holding(session, theirs.ask),
+                compare=comparison(session.profile.output, session.outputs.layout(row_count=1)),  # of each payload
+                servers=Servers(ours.ask, theirs.ask, _holding(session), session.services.clock),
                 payloads=_payloads(session),
             )
 
@@ -126,17 +124,16 @@ def _judged(session: ReleaseSession, gate: str, judge: Callable[[], Verdict]) ->
     return verdict
 
 
-def _holding(session: ReleaseSession, ask: Asker) -> Asker:
-    """The same, with the plane held on the way: hundreds of slow answers, one after the other, last longer than one lease."""
+def _holding(session: ReleaseSession) -> Callable[[], None]:
+    """Holds the plane now and then: hundreds of slow answers, one after the other, last longer than one lease."""
 
-    def ask_and_hold(payload: bytes) -> str:
+    def hold() -> None:
         if session.services.clock.monotonic() - held_at[0] > GATES_LEASE_SECONDS / 4:
             session.hold_plane()
             held_at[0] = session.services.clock.monotonic()
-        return ask(payload)
 
     held_at = [session.services.clock.monotonic()]
-    return ask_and_hold
+    return hold
 
 
 def _servers(session: ReleaseSession) -> tuple[ServerState, ServerState]:
@@ -150,8 +147,8 @@ def _payloads(session: ReleaseSession) -> Sequence[bytes]:
     policy = session.profile.gates.evaluation
     rows = session.services.read_rows(policy.data).frame.drop(columns=[policy.label_column], errors="ignore")
     columns = list(session.services.load_model(session.candidate_directory).input_columns)
-    spread = range(0, len(rows), max(1, len(rows) // PAYLOAD_COUNT))[:PAYLOAD_COUNT]  # over the whole file: it may be sorted
-    return [_payload(rows.iloc[[position]][columns]) for position in spread]
+    positions = spread(len(rows), PAYLOAD_COUNT)  # over the whole file: it may be sorted
+    return [_payload(rows.iloc[[position]][columns]) for position in positions]
 
 
 def _payload(row: pd.DataFrame) -> bytes:

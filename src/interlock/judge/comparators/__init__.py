@@ -15,7 +15,7 @@ How far two answers to the same input differ: D in [0, 1], comparators for each 
 Which of them judges a release is the profile's to say (`interlock.control.comparison`).
 """
 
-from interlock.judge.comparators.answers import Compare, Difference
+from interlock.judge.comparators.answers import Compare, Difference, Layout
 from interlock.judge.comparators.documents import FieldType, document_comparator
 from interlock.judge.comparators.embeddings import cosine_comparator, neighbour_comparator
 from interlock.judge.comparators.labels import Label, label_comparator
@@ -28,6 +28,7 @@ __all__ = [
     "Difference",
     "FieldType",
     "Label",
+    "Layout",
     "cosine_comparator",
     "difference_comparator",
     "document_comparator",

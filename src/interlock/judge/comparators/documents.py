@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from interlock.errors import PolicyError
-from interlock.judge.comparators.answers import MAX_DEPTH, Compare, Row, comparator_of, decode
+from interlock.judge.comparators.answers import MAX_DEPTH, ONE_VALUE_A_ROW, Compare, Layout, Row, comparator_of, decode
 
 _Path = tuple[str | int, ...]
 
@@ -22,12 +22,13 @@ class FieldType(StrEnum):
     OBJECT = "object"
 
 
-def document_comparator(required_fields: Mapping[str, str]) -> Compare:
+def document_comparator(required_fields: Mapping[str, str], *, layout: Layout = ONE_VALUE_A_ROW) -> Compare:
     """
     D is the share of fields, of all that either document has, whose values differ. A list's items are fields by their position.
 
-    A row is an object, or text that holds one. `required_fields` maps a field of the document to its type: an object without it is
-    unusable, D = 1 from the candidate and no evidence from the incumbent. Raises PolicyError for an unknown type.
+    A row is an object, or text that holds one, bare or as a record's only field. `required_fields` maps a field of the document to its
+    type: an object without it is unusable, D = 1 from the candidate and no evidence from the incumbent. Raises PolicyError for an unknown
+    type.
     """
     try:
         wanted = {name: FieldType(kind) for name, kind in required_fields.items()}
@@ -35,24 +36,34 @@ def document_comparator(required_fields: Mapping[str, str]) -> Compare:
         raise PolicyError(f"{error}: a required field is one of {', '.join(FieldType)}") from error
 
     def read(value: Any) -> Row | None:
-        document = _document(value)
-        if document is None or any(name not in document or not _is(kind, document[name]) for name, kind in wanted.items()):
+        document = next((one for one in _documents(value) if _has(wanted, one)), None)
+        if document is None:
             return None
         fields: dict[_Path, Any] = {}
         _collect(document, (), fields)
         return Row("document", fields)
 
-    return comparator_of(read, _differing_share, has_columns=False)
+    return comparator_of(read, _differing_share, layout=layout, has_columns=False)
 
 
-def _document(row: Any) -> dict[str, Any] | None:
-    """The object in a row: the row itself, the text it is, or the text that is its only field (a frame with one column of texts)."""
+def _documents(row: Any) -> list[dict[str, Any]]:
+    """
+    What may be the object in a row, the likelier one first.
+
+    It is the row, or the text that the row is. A record whose only field is text that holds an object is that object (a frame with one
+    column of texts), or a document itself, whose one field happens to hold JSON.
+    """
     if isinstance(row, str):
         row = decode(row)
-    elif isinstance(row, dict) and len(row) == 1 and isinstance(text := next(iter(row.values())), str):
-        parsed = _parsed(text)
-        row = row if parsed is None else parsed
-    return row if isinstance(row, dict) else None
+    if not isinstance(row, dict):
+        return []
+    only = next(iter(row.values())) if len(row) == 1 else None
+    inner = _parsed(only) if isinstance(only, str) else None
+    return [row] if inner is None else [inner, row]
+
+
+def _has(wanted: Mapping[str, FieldType], document: Mapping[str, Any]) -> bool:
+    return all(name in document and _is(kind, document[name]) for name, kind in wanted.items())
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
@@ -70,7 +81,7 @@ def _is(kind: FieldType, value: Any) -> bool:
         case FieldType.NUMBER:
             return isinstance(value, int | float) and not isinstance(value, bool)
         case FieldType.INTEGER:
-            return isinstance(value, int) and not isinstance(value, bool)
+            return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
         case FieldType.BOOLEAN:
             return isinstance(value, bool)
         case FieldType.ARRAY:

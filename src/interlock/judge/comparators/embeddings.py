@@ -5,20 +5,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interlock.judge.comparators.answers import Compare, Row, comparator_of, only_field
+from interlock.judge.comparators.answers import ONE_VALUE_A_ROW, Compare, Layout, Row, comparator_of, only_field
 from interlock.judge.comparators.rankings import Ids, read_ids
 
 Vector = NDArray[np.float64]
 
 
-def cosine_comparator() -> Compare:
+def cosine_comparator(*, layout: Layout = ONE_VALUE_A_ROW) -> Compare:
     """D is (1 - cosine) / 2. A row is a vector of two or more numbers, not all 0; a vector of another length is unusable."""
-    return comparator_of(_read_vector, _angle)
+    return comparator_of(_read_vector, _angle, layout=layout._replace(row_is_list=True))
 
 
-def neighbour_comparator() -> Compare:
+def neighbour_comparator(*, layout: Layout = ONE_VALUE_A_ROW) -> Compare:
     """D is 1 - Jaccard index of two sets of ids: those of the nearest neighbours, which the model answers instead of its vectors."""
-    return comparator_of(read_ids, _jaccard)
+    return comparator_of(read_ids, _jaccard, layout=layout._replace(row_is_list=True))
 
 
 def _read_vector(value: Any) -> Row | None:

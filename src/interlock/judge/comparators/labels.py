@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from interlock.errors import PolicyError
-from interlock.judge.comparators.answers import Compare, Row, comparator_of, flatten
+from interlock.judge.comparators.answers import ONE_VALUE_A_ROW, Compare, Layout, Row, comparator_of, flatten
 
 Label = bool | int | str
 
 
-def label_comparator(labels: Sequence[Label] = (), costs: Sequence[Sequence[float]] = ()) -> Compare:
+def label_comparator(labels: Sequence[Label] = (), costs: Sequence[Sequence[float]] = (), *, layout: Layout = ONE_VALUE_A_ROW) -> Compare:
     """
     D is the share of rows whose labels differ; with costs, the mean cost of answering the candidate's label for the incumbent's.
 
@@ -21,7 +21,7 @@ def label_comparator(labels: Sequence[Label] = (), costs: Sequence[Sequence[floa
         PolicyError: the costs are not square over the labels, negative, not finite, all 0, or above 0 for the same label.
     """
     if not labels and not costs:
-        return comparator_of(_read_labels, _differs)
+        return comparator_of(_read_labels, _differs, layout=layout)
     scaled = _scaled(labels, costs)
 
     def read(value: Any) -> Row | None:
@@ -29,7 +29,7 @@ def label_comparator(labels: Sequence[Label] = (), costs: Sequence[Sequence[floa
         known = row is not None and len(row.values) == 1 and _key(row.values[0]) in scaled
         return Row("label", _key(row.values[0])) if row is not None and known else None
 
-    return comparator_of(read, lambda incumbent, candidate: scaled[incumbent][candidate])
+    return comparator_of(read, lambda incumbent, candidate: scaled[incumbent][candidate], layout=layout)
 
 
 _Key = tuple[str, Any]

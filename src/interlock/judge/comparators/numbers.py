@@ -3,7 +3,16 @@
 import math
 from typing import Any
 
-from interlock.judge.comparators.answers import Compare, Row, RowDifference, comparator_of, flatten, require_positive
+from interlock.judge.comparators.answers import (
+    ONE_VALUE_A_ROW,
+    Compare,
+    Layout,
+    Row,
+    RowDifference,
+    comparator_of,
+    flatten,
+    require_positive,
+)
 
 _SUM_SLACK = 1e-2  # class probabilities rounded to 2 or 3 digits still count as a distribution
 _RANGE_SLACK = 1e-6  # float32 soft-max may give 1.0000001
@@ -11,12 +20,12 @@ _RANGE_SLACK = 1e-6  # float32 soft-max may give 1.0000001
 Numbers = list[float]
 
 
-def probability_comparator() -> Compare:
+def probability_comparator(*, layout: Layout = ONE_VALUE_A_ROW) -> Compare:
     """D is the total variation distance. A row is P(class 1), or the probabilities of all classes, which sum to about 1."""
-    return comparator_of(_read_distribution, _total_variation)
+    return comparator_of(_read_distribution, _total_variation, layout=layout)
 
 
-def difference_comparator(*, scale_units: float) -> Compare:
+def difference_comparator(*, scale_units: float, layout: Layout = ONE_VALUE_A_ROW) -> Compare:
     """
     D is min(1, |difference| / scale), averaged over the numbers of a row. Raises PolicyError unless the scale is finite and above 0.
 
@@ -27,10 +36,10 @@ def difference_comparator(*, scale_units: float) -> Compare:
     def differ(incumbent: Numbers, candidate: Numbers) -> float:
         return math.fsum(min(1.0, abs(b - a) / scale) for a, b in zip(incumbent, candidate, strict=True)) / len(incumbent)
 
-    return comparator_of(_read_numbers, differ, signed=_signed_by(scale))
+    return comparator_of(_read_numbers, differ, layout=layout, signed=_signed_by(scale))
 
 
-def exceeds_comparator(*, tolerance_units: float, scale_units: float) -> Compare:
+def exceeds_comparator(*, tolerance_units: float, scale_units: float, layout: Layout = ONE_VALUE_A_ROW) -> Compare:
     """
     D is 1 where any number of the row differs by more than the tolerance, else 0. Raises PolicyError unless both are finite and above 0.
 
@@ -41,7 +50,7 @@ def exceeds_comparator(*, tolerance_units: float, scale_units: float) -> Compare
     def differ(incumbent: Numbers, candidate: Numbers) -> float:
         return float(any(abs(b - a) > tolerance for a, b in zip(incumbent, candidate, strict=True)))
 
-    return comparator_of(_read_numbers, differ, signed=_signed_by(require_positive("scale_units", scale_units)))
+    return comparator_of(_read_numbers, differ, layout=layout, signed=_signed_by(require_positive("scale_units", scale_units)))
 
 
 def _signed_by(scale: float) -> RowDifference:

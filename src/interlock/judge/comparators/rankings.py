@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from interlock.errors import PolicyError
-from interlock.judge.comparators.answers import Compare, Row, comparator_of, only_field
+from interlock.judge.comparators.answers import ONE_VALUE_A_ROW, Compare, Layout, Row, comparator_of, only_field
+
+_ID_BITS = 64
 
 Ids = Sequence[int | str]
 
 
-def rank_biased_comparator(*, persistence: float, depth: int) -> Compare:
+def rank_biased_comparator(*, persistence: float, depth: int, layout: Layout = ONE_VALUE_A_ROW) -> Compare:
     """
     D is 1 - rank-biased overlap of the first `depth` ids, scaled so that equal lists give exactly 0.
 
@@ -20,21 +22,27 @@ def rank_biased_comparator(*, persistence: float, depth: int) -> Compare:
     if not 0 < persistence < 1:
         raise PolicyError(f"persistence is {persistence!r}, needs a number between 0 and 1")
     _require_depth(depth)
-    return comparator_of(read_ids, lambda a, b: _rank_biased(a[:depth], b[:depth], persistence))
+    layout = layout._replace(row_is_list=True)
+    return comparator_of(read_ids, lambda a, b: _rank_biased(a[:depth], b[:depth], persistence), layout=layout)
 
 
-def overlap_comparator(*, depth: int) -> Compare:
+def overlap_comparator(*, depth: int, layout: Layout = ONE_VALUE_A_ROW) -> Compare:
     """D is the share of the first `depth` ids that the other list does not have among its first. PolicyError when the depth is below 1."""
     _require_depth(depth)
-    return comparator_of(read_ids, lambda a, b: _missing_share(a[:depth], b[:depth]))
+    layout = layout._replace(row_is_list=True)
+    return comparator_of(read_ids, lambda a, b: _missing_share(a[:depth], b[:depth]), layout=layout)
 
 
 def read_ids(value: Any) -> Row | None:
-    """A list of whole numbers or texts, none of them twice; it may be empty. Also as the only field of a record."""
+    """A list of whole numbers of 64 bits or texts, none of them twice; it may be empty. Also as the only field of a record."""
     ids = only_field(value)
-    if not isinstance(ids, list) or any(isinstance(i, bool) or not isinstance(i, int | str) for i in ids):
+    if not isinstance(ids, list) or not all(map(_is_id, ids)):
         return None
     return Row("ids", ids) if len(set(ids)) == len(ids) else None
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) or (type(value) is int and value.bit_length() <= _ID_BITS)
 
 
 def _rank_biased(one: Ids, other: Ids, persistence: float) -> float:
