@@ -30,6 +30,7 @@ from interlock.demo.traffic import LiveTraffic
 from interlock.errors import ServiceUnavailable
 from interlock.model.plane import PlaneState
 from interlock.model.release import Decision
+from interlock.plane.envoy_admin import EnvoyAdmin
 from interlock.plane.process import family
 from interlock.plane.state_directory import StackAddresses, StateDirectory
 
@@ -254,6 +255,25 @@ def test_law_5_a_release_that_is_killed_loses_its_lease_and_no_user_notices(stac
     assert stack.incumbent_serves()
     assert "nobody renewed the lease" in stack.run("status").stdout
     eventually(lambda: stack.state_of(run_id), lambda state: state[0] == "Crashed", seconds=60)
+
+
+def test_a_supervisor_that_is_stopped_in_the_canary_leaves_nobody_on_the_candidate(stack: Stack) -> None:
+    """The lease is the supervisor's to enforce; when it cannot, the fuse does. Envoy is asked, since the control API stands still."""
+    failed_before, supervisor_pid = stack.traffic.snapshot().failed_count, stack.addresses.supervisor_pid
+    champion, envoy = stack.registry.read_champion(MODEL_NAME), EnvoyAdmin(stack.addresses.envoy_admin_url)
+    run_id, _ = stack.begin_canary(stack.better)
+    os.kill(supervisor_pid, signal.SIGSTOP)
+    try:
+        eventually(envoy.observe_split, lambda split: split.candidate_weight_bps == 0, seconds=LEASE_SECONDS + 5)
+    finally:
+        os.kill(supervisor_pid, signal.SIGCONT)
+    plane = stack.demo.services.traffic
+    eventually(plane.observe, lambda state: state.release_id is None and state.candidate is None, seconds=60)
+    assert eventually(lambda: stack.state_of(run_id), lambda state: state[0] in ENDED, seconds=120)[0] != Decision.PROMOTED
+    assert stack.traffic.snapshot().failed_count == failed_before
+    assert stack.registry.read_champion(MODEL_NAME) == champion
+    assert stack.incumbent_serves()
+    assert "was given back to the incumbent" in (stack.state / "logs" / "fuse.log").read_text()
 
 
 def test_no_user_request_failed_in_all_of_this(stack: Stack) -> None:

@@ -241,7 +241,7 @@ def test_a_release_under_way_loses_its_traffic_before_anything_is_stopped(rig: R
 
     monkeypatch.setattr(ManagedProcess, "stop", noted_stop)
     rig.up(lambda: rig.hold(60))
-    assert splits == [SAFE] * 4
+    assert splits == [SAFE] * 5
     assert rig.controller.observe().last_restore_reason == "interlock up is stopping"
     assert rig.lost == []
 

@@ -34,7 +34,7 @@ class PlaneController:
         self._clock = clock
         self._arms = Arms(admin=admin, servers=servers, directory=endpoints_directory, clock=clock)
         self._departures = Departures(servers, clock)
-        self._lease = Lease(clock)
+        self._lease = Lease(clock, state_file.with_name("lease.json"))
         self._lock = threading.RLock()
         self._memory = read_memory(state_file)
         self._candidate: ModelVersion | None = None
@@ -57,6 +57,7 @@ class PlaneController:
         """Bring back the incumbent of the last time, if there was one; a release that was under way is over."""
         with self._lock:
             self._admin.set_split(0, mirror=False, quiet=True)
+            self._lease.free()
             if self.incumbent:
                 server, thread_count = self._memory.serving
                 self._servers.load(self._servers.check(self.incumbent, server=server), thread_count=thread_count)

@@ -1,9 +1,12 @@
 """Which release holds the traffic plane, and until when."""
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 
-from interlock.errors import ConcurrencyError, ServiceRefused
+from interlock.errors import ConcurrencyError, ServiceRefused, StateError
 from interlock.model.release import ModelVersion
+from interlock.plane.stamp import Stamp, clear_stamp, seconds_since_boot, write_stamp
 from interlock.ports import Clock
 
 LONGEST_LEASE_SECONDS = 120.0  # the gates' reservation; a lease that outlives its release by more protects nobody
@@ -18,10 +21,15 @@ class Lost:
 
 
 class Lease:
-    """The reservation of the plane: at most one release's, and over when nobody renews it."""
+    """
+    The reservation of the plane: at most one release's, and over when nobody renews it.
 
-    def __init__(self, clock: Clock) -> None:
+    It also stands on disk (`stamp_file`), for the fuse. First there: a share that only memory holds would blow the fuse.
+    """
+
+    def __init__(self, clock: Clock, stamp_file: Path) -> None:
         self._clock = clock
+        self._stamp_file = stamp_file
         self.release_id: str | None = None
         self._token = 0
         self._ends_at: float | None = None
@@ -43,16 +51,28 @@ class Lease:
         return self._clock.monotonic() + lease_seconds
 
     def hold(self, release_id: str, *, token: int, ends_at: float) -> None:
-        """Give the plane to this release."""
+        """Give the plane to this release. StateError when that cannot be written down."""
+        self._write(release_id, token, ends_at)
         self.release_id, self._token, self._ends_at = release_id, token, ends_at
 
     def renew(self, ends_at: float) -> None:
-        """Hold on until then."""
+        """Hold on until then. StateError when that cannot be written down."""
+        if self.release_id is not None:
+            self._write(self.release_id, self._token, ends_at)
         self._ends_at = ends_at
 
     def free(self) -> None:
         """Nobody holds the plane any more. Idempotent."""
         self.release_id, self._ends_at = None, None
+        with contextlib.suppress(OSError):  # a stamp that stays is over by itself
+            clear_stamp(self._stamp_file)
+
+    def _write(self, release_id: str, token: int, ends_at: float) -> None:
+        left_seconds = ends_at - self._clock.monotonic()
+        try:
+            write_stamp(self._stamp_file, Stamp(release_id, token, seconds_since_boot() + left_seconds))
+        except OSError as error:
+            raise StateError(f"{self._stamp_file} cannot be written ({error.strerror}): free or unlock the state directory") from error
 
     def require(self, token: int) -> None:
         """Raise ConcurrencyError unless this token's release holds the plane, in time."""

@@ -1,6 +1,7 @@
 """The processes of the embedded stack: how each is started, and how it says that it is ready."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,6 +75,15 @@ def collector_part(state: StateDirectory, ports: Ports) -> Part:
         ManagedProcess("collector", command, log_directory=state / "logs"),
         f"http://127.0.0.1:{ports.collector}/metrics",
     )
+
+
+def fuse_process(state: StateDirectory, ports: Ports) -> ManagedProcess:
+    """Enforces the lease when nobody else does."""
+    command = [
+        *(sys.executable, "-m", "interlock.plane.fuse", "--admin-port", str(ports.envoy_admin)),
+        *("--stamp", str(state / "lease.json"), "--supervisor-pid", str(os.getpid())),
+    ]
+    return ManagedProcess("fuse", command, log_directory=state / "logs")
 
 
 def mlflow_part(state: StateDirectory, ports: Ports) -> Part:

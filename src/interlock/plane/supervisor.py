@@ -133,6 +133,7 @@ class Supervisor:
             clock=self._clock,
         )
         controller.start()
+        self._launch(stack.fuse_process(self._state, ports))
         self._serve_api(controller, addresses, ports)
         self._repeat("lease", LEASE_TICK_SECONDS, lambda: self._enforce_lease(controller))
         self._repeat("health", HEALTH_TICK_SECONDS, lambda: self._watch_servers(controller))

@@ -1,0 +1,82 @@
+"""The stamp on disk and the fuse that reads it; what it does to a real Envoy is in the contract tests."""
+
+import ast
+import inspect
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from interlock.plane import fuse, stamp
+from interlock.plane.envoy_settings import MIRROR_KEY, QUIET_KEY, WEIGHT_KEY
+from interlock.plane.fuse import SAFE_RUNTIME, is_safe, started_at
+from interlock.plane.stamp import Stamp, clear_stamp, read_stamp, seconds_since_boot, write_stamp
+
+HELD = Stamp("late-2", 7, 1234.5)
+
+
+def test_a_stamp_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "lease.json"
+    assert read_stamp(path) is None
+    write_stamp(path, HELD)
+    assert read_stamp(path) == HELD
+    write_stamp(path, replace(HELD, ends_at_seconds=2000.0))
+    assert read_stamp(path) == replace(HELD, ends_at_seconds=2000.0)
+    clear_stamp(path)
+    clear_stamp(path)
+    assert read_stamp(path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", "{}", '{"release_id": "a", "token": 1}', '{"ends_at_seconds": 9e9}', "\x00" * 100])
+def test_whatever_else_stands_there_holds_nothing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "lease.json"
+    path.write_text(text)
+    assert read_stamp(path) is None
+
+
+def test_a_stamp_of_another_boot_holds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "lease.json"
+    write_stamp(path, HELD)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"boot_id": "another"}))
+    assert read_stamp(path) is None
+
+
+def test_every_process_counts_the_seconds_since_boot_alike() -> None:
+    code = "from interlock.plane.stamp import seconds_since_boot as s; print(s())"
+    before = seconds_since_boot()
+    theirs = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert before <= theirs <= seconds_since_boot()
+
+
+def test_the_fuse_and_the_plane_agree_on_what_is_safe() -> None:
+    assert SAFE_RUNTIME == {WEIGHT_KEY: 0, MIRROR_KEY: 0, QUIET_KEY: 10_000}
+    assert is_safe(dict.fromkeys(SAFE_RUNTIME))
+    assert is_safe(dict(SAFE_RUNTIME))
+    for key in SAFE_RUNTIME:
+        assert not is_safe(SAFE_RUNTIME | {key: 5000})
+        assert not is_safe(SAFE_RUNTIME | {key: -1}), "a value that nobody here has written"
+
+
+def test_a_process_is_itself_only_while_it_lives() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    alive = started_at(child.pid)
+    assert alive.isdigit()
+    assert alive != started_at(os.getpid())
+    child.kill()
+    while started_at(child.pid):  # a zombie at the latest
+        pass
+    child.wait()
+    assert started_at(child.pid) == ""
+
+
+def test_the_fuse_needs_the_standard_library_only() -> None:
+    for module in (fuse, stamp):
+        tree = ast.parse(inspect.getsource(module))
+        names = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names} <= {"interlock.plane.stamp"}
