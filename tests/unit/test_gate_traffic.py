@@ -47,6 +47,7 @@ def test_a_plan_too_short_is_inconclusive_and_names_the_window_it_needs() -> Non
     verdict = judge_traffic(POLICY, requests_per_second=3.0)
     plan = judge_plan(POLICY, requests_per_second=3.0)
     assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert plan.planned_seconds == 150, "the bake comes after the look"
     assert plan.needed_seconds is not None
     assert f"{plan.needed_seconds:.0f} s would do" in verdict.reason
     stretched = tuple(StepPlan(step.share, step.seconds * plan.needed_seconds / plan.planned_seconds * 1.01) for step in PLAN)

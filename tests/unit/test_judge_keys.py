@@ -111,4 +111,5 @@ def test_hundred_keys_are_hundred_witnesses_however_often_they_ask() -> None:
 def test_pairs_without_a_key_are_lost_where_keys_are_the_unit() -> None:
     tally = table()
     tally.add([pair._replace(key="" if i % 9 else str(i)) for i, pair in enumerate(mixed(CLEAN, 900))], 0, keys=KeyMemory())
+    assert tally.counters[FRESH] == 100, "and are evidence of nothing"
     assert "TELEMETRY_DEGRADED: 88.89% of the pairs are lost" in judge_final(tally, POLICY).reason

@@ -81,4 +81,5 @@ def test_noise_both_ways_is_no_bias_and_passes() -> None:
 
 def test_without_a_single_signed_difference_bias_is_not_proved() -> None:
     judgement = judged(BIASED, [CLEAN] * 8000, final=True)
+    assert reading(judgement, "bias").e_value == pytest.approx(1.0), "both sides together have one capital"
     assert (judgement.outcome, "bias: INSUFFICIENT_EVIDENCE n=0" in judgement.reason) == (JudgeOutcome.INSUFFICIENT, True)
