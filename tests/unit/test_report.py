@@ -17,6 +17,7 @@ from interlock.report.charts import draw
 from interlock.report.numerals import bounds, duration, of_line, short
 from interlock.report.page import render_report
 from interlock.report.signals import signal_table
+from interlock.report.story import GateRow, tell_gates
 from interlock.report.timeline import kept_ticks, read_timeline
 from interlock.wiring import write_report
 from tests.reporting import (
@@ -356,3 +357,14 @@ def test_numbers_are_said_as_people_read_them(said: str, wanted: str) -> None:
 
 def test_no_style_of_the_page_loads_anything() -> None:
     assert re.findall(r"url\((?!#)|@import", render_report(RELEASE_ID, rolled_back(seconds=10))) == []
+
+
+def test_a_measurement_without_a_limit_stands_beside_and_carries_no_cross() -> None:
+    def row(**fields: object) -> GateRow:
+        gate = {"kind": "gate", "gate": "g", "outcome": "PASS", "reason": "", "measurements": [{"name": "m", "n": 9, "min_n": 1, **fields}]}
+        return tell_gates([gate])[0].rows[0]
+
+    assert row(value=0.5, limit=None).is_within is True
+    assert row(value=0.5, limit=0.4, better="lower").is_within is False
+    assert row(value=0.5, limit=0.4, better="higher").is_within is True
+    assert row(value=None, limit=0.4).is_within is None

@@ -26,7 +26,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """One measurement of a gate. `is_within`: None when nothing was read."""
+    """One measurement of a gate. `is_within`: None when nothing was read; true for one that stands beside without a limit."""
 
     name: str
     value: str
@@ -115,7 +115,7 @@ def _gate(record: Record) -> GateStory:
 
 def _measurement(m: Record) -> GateRow:
     value, limit, better = finite(m.get("value")), finite(m.get("limit")), m.get("better")
-    is_within = None if value is None or limit is None else (value >= limit if better == "higher" else value <= limit)
+    is_within = None if value is None else limit is None or (value >= limit if better == "higher" else value <= limit)
     number, wanted = finite(m.get("n")), finite(m.get("min_n"))
     is_thin = number is not None and wanted is not None and number < wanted
     samples = count(number) + (f" of {count(wanted)}" if is_thin else "")
