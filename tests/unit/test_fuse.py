@@ -13,7 +13,7 @@ import pytest
 
 from interlock.plane import fuse, stamp
 from interlock.plane.envoy_settings import MIRROR_KEY, QUIET_KEY, WEIGHT_KEY
-from interlock.plane.fuse import SAFE_RUNTIME, is_safe, started_at
+from interlock.plane.fuse import SAFE_RUNTIME, Fuse, FuseSettings, is_safe, started_at
 from interlock.plane.stamp import Stamp, clear_stamp, read_stamp, seconds_since_boot, write_stamp
 
 HELD = Stamp("late-2", 7, 1234.5)
@@ -80,3 +80,35 @@ def test_the_fuse_needs_the_standard_library_only() -> None:
         names = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         assert {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names} <= {"interlock.plane.stamp"}
+
+
+def test_a_supervisor_that_died_before_the_fuse_looked_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both start times are empty then: nobody is not the same as the one who should be there."""
+    path, asked = tmp_path / "lease.json", list[int]()
+    write_stamp(path, replace(HELD, ends_at_seconds=seconds_since_boot() + 3600))
+    monkeypatch.setattr(fuse, "_runtime", lambda port: dict.fromkeys(SAFE_RUNTIME, 5000))
+    monkeypatch.setattr(fuse, "make_safe", asked.append)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    Fuse(FuseSettings(1, path, child.pid, started_at(child.pid))).tick()
+    Fuse(FuseSettings(1, path, os.getpid(), started_at(os.getpid()))).tick()
+    assert asked == [1]
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"null", b'{"entries": []}', b'{"entries": {"interlock.mirror": 7}}', b"\xff"])
+def test_nothing_that_envoy_answers_and_no_full_disk_ends_the_fuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    asked = list[str]()
+
+    def call(port: int, method: str, path: str) -> bytes:
+        asked.append(method)
+        return answer
+
+    monkeypatch.setattr(fuse, "_call", call)
+    monkeypatch.setattr("builtins.print", full)
+    watching = Fuse(FuseSettings(1, tmp_path / "lease.json", os.getpid(), started_at(os.getpid())))
+    watching.tick()
+    watching.tick()
+    assert len(asked) >= 2, "it goes on asking"

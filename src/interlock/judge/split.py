@@ -35,7 +35,7 @@ def read_sample_ratio(tally: Tally, policy: JudgePolicy) -> SignalReading:
     steps = sorted({step for step, *_ in tally.assigned})
     if steps and steps[-1] >= len(policy.steps):
         raise EvidenceError(f"step {steps[-1]} was counted, the policy plans {len(policy.steps)}")
-    # Half of what a step brings would be a matter of what the steps before it have lost: so each has a fixed share of the capital.
+    # A fixed share of the capital for each step, no product: a broken step must not first make up for what the good ones have lost.
     log_e = float(log_sum(np.array([_log_e_of_step(tally, policy, step) for step in range(len(policy.steps))]))) - math.log(
         len(policy.steps)
     )

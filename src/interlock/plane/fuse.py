@@ -7,6 +7,7 @@ since nobody is left who could renew it. Both may act at once: what they ask for
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import signal
@@ -62,7 +63,7 @@ class Fuse:
                 return
             make_safe(self._settings.admin_port)
             self._say(f"{reason}: all traffic was given back to the incumbent (it was {split})")
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever Envoy answered, the next tick asks again: a fuse that ends guards nobody
             self._say(f"{reason}, and Envoy's admin cannot be asked to give traffic back: {type(error).__name__} {error}")
 
     def _why_over(self) -> str | None:
@@ -72,13 +73,15 @@ class Fuse:
             return "no release holds the plane"
         if (late_seconds := seconds_since_boot() - stamp.ends_at_seconds) >= 0:
             return f"the lease of release {stamp.release_id} has been over for {late_seconds:.1f} s"
-        if started_at(self._settings.supervisor_pid) != self._settings.supervisor_started_at:
+        alive = started_at(self._settings.supervisor_pid)
+        if not alive or alive != self._settings.supervisor_started_at:
             return f"the supervisor ({self._settings.supervisor_pid}) is dead, and release {stamp.release_id} cannot renew its lease"
         return None
 
     def _say(self, text: str) -> None:
         if text != self._said:
-            print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}", flush=True)
+            with contextlib.suppress(OSError):  # a full disk must not end the fuse
+                print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}", flush=True)
         self._said = text
 
 
