@@ -54,6 +54,15 @@ def test_a_plan_too_short_is_inconclusive_and_names_the_window_it_needs() -> Non
     assert judge_traffic(dataclasses.replace(POLICY, steps=stretched), requests_per_second=3.0).outcome is Outcome.PASS
 
 
+def test_what_a_signal_needs_does_not_grow_with_the_traffic_there_is() -> None:
+    needed = [
+        {need.name: need.needed_count or 0 for need in judge_plan(POLICY, requests_per_second=rate).signals} for rate in (50.0, 500.0)
+    ]
+    assert needed[0]["p99"] < 20 * 120
+    for name, count in needed[0].items():
+        assert needed[1][name] == pytest.approx(count, rel=0.12, abs=20), name
+
+
 @pytest.mark.parametrize("rate", [0.0, math.nan])
 def test_no_traffic_is_inconclusive_and_no_length_would_help(rate: float) -> None:
     verdict = judge_traffic(POLICY, requests_per_second=rate)

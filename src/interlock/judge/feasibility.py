@@ -112,7 +112,7 @@ def _need_of_latency(
     stretch = _smallest_stretch(lambda factor: _proves_latency(policy, quantile, tolerance, compared(factor)))
     if stretch is None:
         return SignalNeed(name, expected, None)
-    return SignalNeed(name, expected, sum(count for _, count in compared(stretch)) if stretch > 1 else expected)
+    return SignalNeed(name, expected, sum(count for _, count in compared(stretch)))
 
 
 def _shown_only(policy: JudgePolicy) -> set[str]:
@@ -204,12 +204,13 @@ def _smallest(proves: Callable[[int], bool]) -> int:
 
 
 def _smallest_stretch(is_enough: Callable[[float], bool]) -> float | None:
-    """Smallest factor >= 1 at which the plan is enough, to within 5 %; None when a thousand times the plan is not."""
+    """Smallest factor at which the plan is enough, to within 5 %, from a thousandth to a thousand times the plan; None beyond."""
     if is_enough(1.0):
-        return 1.0
-    if not is_enough(_LONGEST_STRETCH):
+        low, high = 1 / _LONGEST_STRETCH, 1.0
+    elif is_enough(_LONGEST_STRETCH):
+        low, high = 1.0, _LONGEST_STRETCH
+    else:
         return None
-    low, high = 1.0, _LONGEST_STRETCH
     while high / low > 1.05:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if is_enough(middle) else (middle, high)
