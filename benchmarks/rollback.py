@@ -25,6 +25,7 @@ from interlock.demo.driver import MODEL_NAME, PROFILE_NAME, REQUESTS_PER_SECOND,
 from interlock.demo.models import register
 from interlock.demo.scenarios import SCENARIOS
 from interlock.demo.traffic import LiveTraffic
+from interlock.model.plane import CandidateLimits
 from interlock.model.release import ModelVersion
 from interlock.plane.state_directory import StateDirectory
 from interlock.terminal import wide_console
@@ -32,12 +33,13 @@ from interlock.terminal import wide_console
 P95_GOAL_SECONDS = 1.0
 LEASE_SECONDS = 30.0
 SETTLE_SECONDS = 0.5
+LIMITS = CandidateLimits(error_percent=50.0, p99_ms=1900.0, min_sample_count=50, resident_mib=2048.0)
 
 
 def expose(services: Services, candidate: ModelVersion, turn: int) -> None:
     """Half of the live requests to the candidate, as a release would."""
     token = services.traffic.begin(f"benchmark-{turn}", lease_seconds=LEASE_SECONDS)
-    services.traffic.load_candidate(candidate, server="interlock", thread_count=4, token=token)
+    services.traffic.load_candidate(candidate, server="interlock", thread_count=4, limits=LIMITS, token=token)
     while not ((state := services.traffic.observe().candidate) and state.ready):
         time.sleep(0.2)
     services.traffic.set_mirroring(enabled=True, token=token)

@@ -3,7 +3,8 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from interlock.control.analysis import NO_EVIDENCE, Analysis
+from interlock.control.analysis import Analysis
+from interlock.control.resume import NO_FAULT
 from interlock.control.session import ReleaseSession
 from interlock.judge.readings import Judgement, JudgeOutcome
 from interlock.model.release import Decision
@@ -14,8 +15,8 @@ HALTED, PASSED = JudgeOutcome.HALT, JudgeOutcome.PASS
 
 
 def decision_of(judgement: Judgement) -> Decision:
-    """What a canary that did not pass is: RolledBack when something was wrong, Held when nothing could be proved."""
-    is_wrong = judgement.outcome is HALTED and judgement.decided_by != NO_EVIDENCE
+    """What a canary that did not pass is: RolledBack when the candidate did something wrong, Held when nothing could be proved of it."""
+    is_wrong = judgement.outcome is HALTED and judgement.decided_by not in NO_FAULT
     return Decision.ROLLED_BACK if is_wrong else Decision.HELD
 
 

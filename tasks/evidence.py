@@ -14,6 +14,7 @@ from interlock.model.verdict import Verdict
 from interlock.plan.phases import Phase
 from interlock.report.signals import signal_table
 from interlock.wiring import draw_e_values, write_report
+from tasks.publishing import await_published, publish
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -21,19 +22,17 @@ Records = Sequence[Mapping[str, Any]]
 @task(name="publish gates", cache_policy=NO_CACHE)
 def publish_gates(session: ReleaseSession, verdicts: Sequence[Verdict]) -> None:
     """Every gate with value, limit, n and reason, in one table for people; the evidence has them already."""
-    create_table_artifact(
-        key=_key("gates", session),
-        table=[row for verdict in verdicts for row in _gate_rows(verdict)],
-        description=f"# Gates of {session.release.candidate.label}\nAgainst {session.release.incumbent.label}, {session.profile.name}.",
+    _table(
+        _key("gates", session),
+        [row for verdict in verdicts for row in _gate_rows(verdict)],
+        f"# Gates of {session.release.candidate.label}\nAgainst {session.release.incumbent.label}, {session.profile.name}.",
     )
 
 
 def publish_phase(session: ReleaseSession, phase: Phase) -> None:
     """Every tick of a phase with value, limit, n, e-value and reason. Quick: the judge stands still meanwhile."""
     rows = [row for tick in _ticks(session) if tick["phase"] == phase.name for row in _tick_rows(tick)]
-    create_table_artifact(
-        key=_key(f"ticks-{phase.index}", session), table=rows, description=f"# {phase.name}: what the judge saw, second by second"
-    )
+    _table(_key(f"ticks-{phase.index}", session), rows, f"# {phase.name}: what the judge saw, second by second")
 
 
 def publish_chart(session: ReleaseSession, records: Records) -> None:
@@ -41,22 +40,15 @@ def publish_chart(session: ReleaseSession, records: Records) -> None:
     if not (ticks := [record for record in records if record["kind"] == "tick"]):
         return
     draw_e_values(session.release.release_id, ticks)
-    create_image_artifact(
-        key=_key("e-values", session),
-        image_url=f"{session.services.page_url}/releases/{session.release.release_id}/e-values.svg",
-        description="e-values against the halting line",
-    )
+    key, url = _key("e-values", session), f"{session.services.page_url}/releases/{session.release.release_id}/e-values.svg"
+    publish(key, lambda: create_image_artifact(key=key, image_url=url, description="e-values against the halting line"))
 
 
 def publish_signals(session: ReleaseSession, records: Records) -> None:
     """Each signal at the last look: value against limit, bounds, e-value against its halting line, and what the proof still needs."""
     if not (rows := signal_table(records)):
         return
-    create_table_artifact(
-        key=_key("signals", session),
-        table=rows,
-        description=f"# Signals of {session.release.candidate.label} at the last look",
-    )
+    _table(_key("signals", session), rows, f"# Signals of {session.release.candidate.label} at the last look")
 
 
 def publish_report(session: ReleaseSession) -> None:
@@ -76,21 +68,24 @@ def show(what: str, publish: Callable[[], object]) -> None:
 def publish_decision(session: ReleaseSession, decision: Decision, reason: str) -> None:
     """The decision in one sentence, with the way to the report and to the live page."""
     release, page_url = session.release, session.services.page_url
-    create_markdown_artifact(
-        key=_key("decision", session),
-        markdown=f"# {decision.value}: {release.candidate.label}\n\n{reason}\n\n"
+    key = _key("decision", session)
+    text = (
+        f"# {decision.value}: {release.candidate.label}\n\n{reason}\n\n"
         f"Incumbent before: {release.incumbent.label}. Profile {release.profile_name} `{release.profile_digest}`.\n\n"
-        f"[Release report]({page_url}/releases/{release.release_id}/report.html) · [Live page]({page_url}/)",
+        f"[Release report]({page_url}/releases/{release.release_id}/report.html) · [Live page]({page_url}/)"
     )
+    publish(key, lambda: create_markdown_artifact(key=key, markdown=text))
 
 
 def publish_receipt(receipt: RollbackReceipt) -> None:
     """Each step of a rollback with what was observed and when."""
-    create_table_artifact(
-        key="rollback-receipt",
-        table=[{"step": s.name, "observed": s.observed, "after_seconds": round(s.elapsed_seconds, 3)} for s in receipt.steps],
-        description=f"# Rollback to {receipt.incumbent}\n{receipt.reason}",
-    )
+    rows = [{"step": s.name, "observed": s.observed, "after_seconds": round(s.elapsed_seconds, 3)} for s in receipt.steps]
+    _table("rollback-receipt", rows, f"# Rollback to {receipt.incumbent}\n{receipt.reason}")
+    await_published()
+
+
+def _table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
+    publish(key, lambda: create_table_artifact(key=key, table=[dict(row) for row in rows], description=description))
 
 
 def _ticks(session: ReleaseSession) -> list[Mapping[str, Any]]:

@@ -1,23 +1,30 @@
 """Moves of the traffic plane: reserve it, start the candidate, promote, finalise, restore."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
 
 from interlock.control.analysis import Analysis
+from interlock.control.ending import FAILED, record_ending
+from interlock.control.intake import attempt_of
 from interlock.control.pairing import pairing_values
 from interlock.control.plane_rollback import roll_back_plane
 from interlock.control.records import receipt_values
+from interlock.control.releases import resumed_release
+from interlock.control.resume import stage_after_failure
 from interlock.control.rollback import restore_registry, restore_traffic, roll_back
 from interlock.control.session import ReleaseSession, load_candidate, open_session
 from interlock.control.traffic import finalise_promotion
-from interlock.errors import ConcurrencyError
+from interlock.errors import ArtifactError, ConcurrencyError
 from interlock.model.plane import RollbackReceipt
 from interlock.plan.phases import Phase
 from interlock.profile.reader import LoadedProfile
-from interlock.wiring import open_services
+from interlock.wiring import open_services, this_process
 from tasks.evidence import publish_report
 from tasks.policy import is_unavailable
 
@@ -26,8 +33,8 @@ __all__ = ["ReleaseSession", "finalise", "incumbent_kept", "open_release", "prom
 
 @task(name="open release", cache_policy=NO_CACHE, retries=4, retry_delay_seconds=[2, 5, 15, 30], retry_condition_fn=is_unavailable)
 def open_release(model_name: str, version: str, loaded: LoadedProfile) -> ReleaseSession:
-    """Pin the candidate by digest, reserve the plane, and write the first evidence record."""
-    session = open_session(open_services(), loaded, model_name=model_name, version=version)
+    """Pin the candidate by digest, reserve the plane, claim the model, and write the first evidence record."""
+    session = open_session(open_services(), loaded, model_name=model_name, version=version, attempt=attempt_of(_idempotency_key()))
     try:
         _record_intake(session)
     except BaseException:
@@ -36,7 +43,14 @@ def open_release(model_name: str, version: str, loaded: LoadedProfile) -> Releas
     return session
 
 
+def _idempotency_key() -> str:
+    """What the intake asked for this run with; it counts the attempts. Empty for a run that a person has started."""
+    context = FlowRunContext.get()
+    return str((context and context.flow_run and context.flow_run.idempotency_key) or "")
+
+
 def _record_intake(session: ReleaseSession) -> None:
+    """Everything that somebody else needs to end this release when its process cannot."""
     release = session.release
     session.record(
         "intake",
@@ -47,6 +61,12 @@ def _record_intake(session: ReleaseSession) -> None:
         profile_name=release.profile_name,
         profile_digest=release.profile_digest,
         profile_text=session.loaded.text,
+        token=release.token,
+        stage=session.candidate_stage,
+        attempt=session.attempt,
+        resumes=resumed_release(session.services.evidence, release.release_id) if session.attempt > 1 else None,
+        flow_run_id=str(flow_run.id or ""),
+        process=asdict(this_process()),
     )
     session.record("comparator", **pairing_values(session.profile.output, session.outputs))
 
@@ -56,23 +76,37 @@ def incumbent_kept(session: ReleaseSession) -> Iterator[None]:
     """
     Whatever ends the block by an exception, traffic ends on the incumbent, observed, before the exception goes on.
 
-    A release that has lost the plane touches nothing: whoever took it has restored the incumbent already.
+    A release that has lost the plane touches nothing: whoever took it has restored the incumbent already. A candidate that cannot be used
+    is rejected, which restores the incumbent as well. After anything else its stage is put back, so that it is tried again, until its
+    attempts are used up.
     """
     try:
         yield
-    except ConcurrencyError:
+    except (ConcurrencyError, ArtifactError):
         raise
     except BaseException as error:
-        services, release = session.services, session.release
-        state = restore_traffic(services.traffic, services.clock, reason=f"{type(error).__name__}: {error}")
-        # Who serves is the plane's to say: after a promotion it is the candidate, and the registry must agree with traffic.
-        incumbent = state.incumbent.version if state.incumbent else release.incumbent
-        with ExitStack() as whatever_fails:  # last in, first out: registry, record, capacity, report, each in any case
-            whatever_fails.callback(publish_report, session)
-            whatever_fails.callback(services.traffic.end, token=release.token)
-            whatever_fails.callback(session.record, "failed", reason=f"{type(error).__name__}: {error}")
-            restore_registry(services.registry, services.clock, incumbent=incumbent, candidate=release.candidate)
+        with suppress(ConcurrencyError):  # a newer release has begun: nothing here is ours any more
+            _restore_after(error, session)
         raise
+
+
+def _restore_after(error: BaseException, session: ReleaseSession) -> None:
+    services, release, reason = session.services, session.release, f"{type(error).__name__}: {error}"
+    state = restore_traffic(services.traffic, services.clock, reason=reason, token=release.token)
+    # Who serves is the plane's to say: after a promotion it is the candidate, and the registry must agree with traffic.
+    incumbent = state.incumbent.version if state.incumbent else release.incumbent
+    with ExitStack() as whatever_fails:  # last in, first out: registry, record, capacity, report, each in any case
+        whatever_fails.callback(publish_report, session)
+        whatever_fails.callback(services.traffic.end, token=release.token)
+        whatever_fails.callback(record_ending, services.evidence, release.release_id, FAILED, {"reason": reason})
+        restore_registry(
+            services.registry,
+            services.clock,
+            incumbent=incumbent,
+            candidate=release.candidate,
+            token=release.token,
+            candidate_stage=stage_after_failure(stage=session.candidate_stage, attempt=session.attempt),
+        )
 
 
 @task(name="start candidate server", cache_policy=NO_CACHE)
@@ -85,9 +119,12 @@ def start_candidate(session: ReleaseSession) -> float:
 def promote(session: ReleaseSession, analysis: Analysis, bake: Phase) -> None:
     """All traffic to the candidate, observed; then champion and Production in the registry, read back."""
     analysis.move_to(bake)
-    candidate = session.release.candidate
-    session.services.registry.set_champion(candidate.name, candidate.version)
-    session.record("promoted", champion=candidate.version, stage="Production")
+    services, release = session.services, session.release
+    lease_seconds = session.profile.canary.lease_seconds
+    services.traffic.renew(lease_seconds=lease_seconds, token=release.token)  # who has lost the plane must not name a champion
+    services.registry.set_champion(release.candidate.name, release.candidate.version, token=release.token)
+    services.traffic.renew(lease_seconds=lease_seconds, token=release.token)  # refused: it was lost meanwhile, and `lost` puts that right
+    session.record("promoted", champion=release.candidate.version, stage="Production")
 
 
 @task(name="finalise", cache_policy=NO_CACHE)

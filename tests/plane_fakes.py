@@ -7,13 +7,15 @@ from pathlib import Path
 
 from interlock.adapters.fakes import FakeClock
 from interlock.errors import ServiceRefused, ServiceUnavailable
-from interlock.model.plane import CaptureCounts, ServerState
+from interlock.model.plane import CandidateLimits, CaptureCounts, ServerState
 from interlock.model.release import ModelVersion
 from interlock.plane.controller import PlaneController
 from interlock.plane.endpoints import endpoints_path
 from interlock.plane.envoy_admin import EnvoyAdmin, EnvoySplit, ObservedEndpoint
 from interlock.plane.envoy_settings import ENDPOINT_CLUSTERS
 from interlock.plane.model_servers import CheckedFiles, ModelServers
+
+LIMITS = CandidateLimits(error_percent=50.0, p99_ms=1900.0, min_sample_count=50, resident_mib=2048.0)
 
 
 class FakeAdmin(EnvoyAdmin):
@@ -67,6 +69,10 @@ class FakeAdmin(EnvoyAdmin):
             for entry in locality["lb_endpoints"]
         )
 
+    def labels(self, cluster: str) -> list[str]:
+        """Whose servers an endpoint file names, each once."""
+        return list(dict.fromkeys(at.label for at in self.endpoints(cluster)))
+
     def _answer(self) -> None:
         if self.down:
             raise ServiceUnavailable("Envoy's admin does not answer")
@@ -76,7 +82,8 @@ class FakeServers(ModelServers):
     """
     Servers that are ready as soon as they are loaded, unless a test says otherwise. `unloaded` is what was stopped, in order.
 
-    `on_check` is called while the files of a version are read, `on_unload` while a server is stopped.
+    Every version has a spare from the start, unless `spares` is a set: then those labels whose spare was loaded. `leftovers`: what a killed
+    supervisor left running. `on_check` is called while the files of a version are read, `on_unload` while a server is stopped.
     """
 
     def __init__(self) -> None:
@@ -86,6 +93,9 @@ class FakeServers(ModelServers):
         self.died: dict[str, str] = {}
         self.unloaded: list[str] = []
         self.restarted: list[str] = []
+        self.spares: set[str] | None = None
+        self.leftovers: set[str] = set()
+        self.memory_limits_mib: dict[str, float | None] = {}
         self.on_check: Callable[[], object] = lambda: None
         self.on_unload: Callable[[], object] = lambda: None
 
@@ -95,23 +105,42 @@ class FakeServers(ModelServers):
         self.on_check()
         return CheckedFiles(version, Path("models"), "interlock" if server == "interlock" else "mlflow")
 
-    def load(self, files: CheckedFiles, *, thread_count: int) -> None:
+    def load(self, files: CheckedFiles, *, thread_count: int, is_spare: bool = False, memory_limit_mib: float | None = None) -> None:
         version = files.version
+        self.memory_limits_mib[version.label] = memory_limit_mib
+        if is_spare:
+            assert self.spares is not None
+            self.spares.add(version.label)
+            return
         if self.loaded.get(version.label, version) != version:
             raise ServiceRefused(f"{version.label} runs with other files")
         self.loaded[version.label] = version
         self.ports.setdefault(version.label, 20_000 + len(self.ports))
+
+    def take_over(self, version: ModelVersion, *, server: str, thread_count: int, is_spare: bool = False) -> bool:
+        name = version.label + " spare" * is_spare
+        if name in self.leftovers and is_spare and self.spares is not None:
+            self.spares.add(version.label)
+        elif name in self.leftovers:
+            self.load(CheckedFiles(version, Path("models"), "interlock"), thread_count=thread_count)
+        return name in self.leftovers
+
+    def lift_memory_limit(self, version: ModelVersion) -> None:
+        self.memory_limits_mib[version.label] = None
 
     def unload(self, version: ModelVersion) -> None:
         self.on_unload()
         if self.loaded.pop(version.label, None):
             self.unloaded.append(version.label)
 
-    def observe(self, version: ModelVersion | None) -> ServerState | None:
+    def observe(self, version: ModelVersion | None, *, is_spare: bool = False) -> ServerState | None:
         if version is None or version.label not in self.loaded:
             return None
-        ready = version.label not in self.not_ready
-        return ServerState(version, 1, self.ports[version.label], ready=ready, resident_mib=200.0, restart_count=0)
+        if is_spare and self.spares is not None and version.label not in self.spares:
+            return None
+        ready = version.label + " spare" * is_spare not in self.not_ready
+        port = self.ports[version.label] + 10_000 * is_spare
+        return ServerState(version, 1, port, ready=ready, resident_mib=200.0, restart_count=0)
 
     def watch(self, *, may_restart: Callable[[ModelVersion], bool]) -> None:
         self.restarted += [label for label, version in self.loaded.items() if label in self.died and may_restart(version)]

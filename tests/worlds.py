@@ -18,6 +18,7 @@ from interlock.model.journal import Arm, Leg, Role
 from interlock.model.release import ModelVersion, Release
 from interlock.model.signature import ModelOutput
 from interlock.profile.reader import LoadedProfile, parse_profile
+from tests.plane_fakes import LIMITS
 
 PROFILES = Path(__file__).parent / "profiles"
 INCUMBENT = ModelVersion("late", "1", "sha256:" + "1" * 64)
@@ -151,7 +152,7 @@ class World:
         """A release that holds the plane, its candidate loaded."""
         loaded = read_test_profile(profile)
         token = self.traffic.begin("late-2", lease_seconds=120)
-        self.traffic.load_candidate(CANDIDATE, server="interlock", thread_count=1, token=token)
+        self.traffic.load_candidate(CANDIDATE, server="interlock", thread_count=1, limits=LIMITS, token=token)
         release = Release("late-2", CANDIDATE, INCUMBENT, loaded.profile.name, loaded.digest, token)
         services = self.services()
         outputs = PairedOutputs(self.files.outputs["2"], self.files.outputs["1"])

@@ -43,10 +43,11 @@ def up(
 ) -> None:
     """Start, supervise and stop the whole stack on this machine. Ends with Ctrl-C or SIGTERM."""
     from interlock.adapters.clock import SystemClock
+    from interlock.plane.addresses import UpOptions
     from interlock.plane.state_directory import StackAddresses
-    from interlock.plane.supervisor import Supervisor, UpOptions
+    from interlock.plane.supervisor import Supervisor
     from interlock.profile.reader import profiles_directory
-    from interlock.wiring import close_release, follow_traffic_at_start, registry_poller, state_directory
+    from interlock.wiring import caretaker, state_directory
 
     _check_profiles(profile)  # a stack that could not release anything does not start
     console, directory = Console(stderr=True), state_directory(state)
@@ -70,14 +71,15 @@ def up(
         console.print(table)
 
     say(f"starting in {directory.root}")
+    care = caretaker(directory)
     supervisor = Supervisor(
         directory,
         options,
         clock=SystemClock(),
         say=say,
-        poll_registry=registry_poller(directory),
-        on_lost=lambda release_id, candidate: close_release(directory, release_id, candidate),
-        on_start=lambda incumbent: follow_traffic_at_start(directory, incumbent),
+        poll_registry=care.poll,
+        on_lost=lambda release_id, candidate: care.lose(release_id),
+        on_start=lambda incumbent: care.start(),
     )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     supervisor.run(on_ready=on_ready)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from interlock.model.journal import Leg
-from interlock.model.plane import CaptureCounts, PlaneState
+from interlock.model.plane import CandidateLimits, CaptureCounts, PlaneState
 from interlock.model.release import ModelVersion
 from interlock.model.signature import ModelOutput
 
@@ -41,7 +41,12 @@ class RegisteredVersion:
 
 
 class Registry(Protocol):
-    """The model registry. Every setter returns only after the new value was read back."""
+    """
+    The model registry. Every setter returns only after the new value was read back.
+
+    A model is claimed by the largest release token that asked for it. Setters carry the token of whoever calls; an older one is refused
+    with ConcurrencyError and changes nothing.
+    """
 
     def read_version(self, name: str, version: str) -> RegisteredVersion:
         """The version, or ServiceRefused naming what does not exist."""
@@ -55,22 +60,31 @@ class Registry(Protocol):
         """The version that holds the alias `champion`, or None."""
         ...
 
-    def set_champion(self, name: str, version: str) -> None:
+    def read_token(self, name: str) -> int:
+        """The largest token that has claimed this model; 0 when none has."""
+        ...
+
+    def claim(self, name: str, *, token: int) -> None:
+        """From now on refuse every older token. ConcurrencyError, naming both, when a larger one has claimed the model. Idempotent."""
+        ...
+
+    def set_champion(self, name: str, version: str, *, token: int) -> None:
         """Move alias `champion` and stage Production to this version; another Production version becomes Archived. Idempotent."""
         ...
 
-    def set_stage(self, name: str, version: str, stage: str) -> None:
+    def set_stage(self, name: str, version: str, stage: str, *, token: int) -> None:
         """Move one version to a stage. Idempotent."""
         ...
 
-    def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+    def set_tags(self, name: str, version: str, tags: Mapping[str, str], *, token: int) -> None:
         """Write tags on one version."""
         ...
 
 
 class Traffic(Protocol):
     """
-    The traffic plane. Moves towards the candidate need the release's token; moves towards the incumbent never do.
+    The traffic plane. Moves towards the candidate need the release's token; moves towards the incumbent never do, but a release that
+    gives its token along is refused when a newer one has begun.
 
     Raises ServiceUnavailable when the plane does not answer, ConcurrencyError when the token is stale,
     ServiceRefused when the plane says no.
@@ -84,12 +98,21 @@ class Traffic(Protocol):
         """Make this version the first incumbent. Refused when there is one: later versions come by release only."""
         ...
 
-    def begin(self, release_id: str, *, lease_seconds: float) -> int:
-        """Reserve the plane for one release and return its token. ConcurrencyError while another release holds it."""
+    def begin(self, release_id: str, *, lease_seconds: float, above: int = 0) -> int:
+        """
+        Reserve the plane for one release and return its token, larger than every earlier one and than `above`.
+
+        Raises:
+            ConcurrencyError: another release holds it.
+        """
         ...
 
-    def load_candidate(self, version: ModelVersion, *, server: str, thread_count: int, token: int) -> None:
-        """Ask for a model server with this version; `observe().candidate.ready` tells when it answers."""
+    def load_candidate(self, version: ModelVersion, *, server: str, thread_count: int, limits: CandidateLimits, token: int) -> None:
+        """
+        Ask for a model server with this version; `observe().candidate.ready` tells when it answers.
+
+        A candidate that breaks one of the limits loses its traffic without anybody being asked.
+        """
         ...
 
     def candidate_failure(self) -> str | None:
@@ -112,8 +135,8 @@ class Traffic(Protocol):
         """Make the candidate the incumbent, for good: its share becomes everybody's, the former incumbent drains and stops."""
         ...
 
-    def restore_incumbent(self, *, reason: str) -> None:
-        """Ask for all traffic on the incumbent, mirroring off. Needs no token. Idempotent."""
+    def restore_incumbent(self, *, reason: str, token: int | None = None) -> None:
+        """Ask for all traffic on the incumbent, mirroring off. Needs no token; one older than the last begun is refused. Idempotent."""
         ...
 
     def end(self, *, token: int | None) -> None:
@@ -137,11 +160,34 @@ class Journal(Protocol):
         ...
 
 
-class Submitter(Protocol):
-    """Whatever starts release runs."""
+@dataclass(frozen=True, slots=True)
+class FlowRun:
+    """One run as Prefect describes it now. `pid`: its process on the worker's machine, None when it has none (yet)."""
+
+    run_id: str
+    idempotency_key: str
+    state_type: str
+    state_name: str
+    pid: int | None
+
+
+class Runs(Protocol):
+    """Whatever runs releases."""
 
     def submit(self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str) -> str:
         """Ask for a run of `flow/deployment`; the same key gives the same run. Returns the run's id."""
+        ...
+
+    def read_by_key(self, keys: Sequence[str]) -> Mapping[str, FlowRun]:
+        """The runs that were asked for with these keys, by key."""
+        ...
+
+    def read_under_way(self, deployment: str) -> Sequence[FlowRun]:
+        """Runs of `flow/deployment` that hold its concurrency slot: begun, and not ended."""
+        ...
+
+    def end(self, run_id: str, *, state_type: str, state_name: str, message: str) -> None:
+        """Say how a run ended whose process cannot; what it holds is free then."""
         ...
 
 

@@ -1,7 +1,9 @@
 """The only place that chooses adapters, from the state directory that INTERLOCK_STATE_DIR names."""
 
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +16,13 @@ from interlock.adapters.plane_client import PlaneClient
 from interlock.adapters.prefect_api import PrefectApi
 from interlock.control.gates.inputs import Dataset, DriftReading, Model, OpenSender
 from interlock.control.intake import Intake
-from interlock.control.reconcile import close_lost_release, follow_traffic
+from interlock.control.reconcile import Reconciler
+from interlock.control.releases import ReleaseIndex
+from interlock.control.resume import ProcessMark
 from interlock.control.session import Services
-from interlock.model.release import ModelVersion
+from interlock.plane.sessions import started_at
 from interlock.plane.state_directory import StateDirectory
-from interlock.ports import EvidenceStore, Journal
+from interlock.ports import Journal
 from interlock.profile.reader import LoadedProfile, read_profile
 
 if TYPE_CHECKING:
@@ -103,45 +107,92 @@ def evidence_store(state: StateDirectory) -> EvidenceFiles:
     return EvidenceFiles(state / "evidence", SystemClock())
 
 
-def registry_poller(state: StateDirectory) -> Callable[[], list[str]]:
-    """A function that looks once for versions that entered the watched stage and asks for their releases."""
+@dataclass(frozen=True, slots=True)
+class Caretaker:
+    """What `interlock up` does besides the plane: `poll` every two seconds, `lose` when a lease ran out, `start` once."""
+
+    reconciler: Callable[[], Reconciler]
+    intake: Callable[[], Intake]
+
+    def poll(self) -> None:
+        """End what dead releases left, then ask for what waits in the registry; neither waits for the other's troubles."""
+        try:
+            self.reconciler().poll()
+        finally:
+            self.intake().poll()
+
+    def lose(self, release_id: str) -> None:
+        """The lease of this release ran out."""
+        self.reconciler().lose(release_id)
+
+    def start(self) -> None:
+        """Everything is up."""
+        self.reconciler().start()
+
+
+def caretaker(state: StateDirectory) -> Caretaker:
+    """Of the stack in this state directory, once it is up; until then its adapters are not made."""
+    index = ReleaseIndex(evidence_store(state))
+
+    @cache
+    def reconciler() -> Reconciler:
+        services = open_services(state)
+        return Reconciler(
+            traffic=services.traffic,
+            registry=services.registry,
+            evidence=services.evidence,
+            clock=services.clock,
+            runs=PrefectApi(state.read_addresses().prefect_url),
+            index=index,
+            is_alive=is_alive,
+            is_running=_runs_prefect,
+            write_report=lambda release_id: write_report(release_id, services.evidence.read(release_id), state=state),
+        )
 
     @cache
     def intake() -> Intake:
         addresses = state.read_addresses()
         profile_name, directory = addresses.profile_names[0], Path(addresses.profiles_directory)
-        registry, submitter = MlflowRegistry(addresses.mlflow_url), PrefectApi(addresses.prefect_url)
-        return Intake(registry, submitter, addresses.model_name, profile_name, lambda: read_profile(profile_name, directory).digest)
-
-    return lambda: intake().poll()
-
-
-def follow_traffic_at_start(state: StateDirectory, incumbent: ModelVersion | None) -> None:
-    """Bring evidence and registry in line with who serves, after a start."""
-    if incumbent is not None:
-        services = open_services(state)
-        registry, evidence, clock = services.registry, services.evidence, services.clock
-        follow_traffic(registry, evidence, clock, incumbent=incumbent, write_report=_report_writer(state, evidence))
-
-
-def close_release(state: StateDirectory, release_id: str, candidate: ModelVersion | None) -> None:
-    """Bring evidence and registry in line with who serves, after a release lost its lease."""
-    services = open_services(state)
-    if (serving := services.traffic.observe().incumbent) is not None:
-        close_lost_release(
-            services.registry,
-            services.evidence,
-            services.clock,
-            release_id=release_id,
-            incumbent=serving.version,
-            candidate=candidate,
-            write_report=_report_writer(state, services.evidence),
+        return Intake(
+            registry=MlflowRegistry(addresses.mlflow_url),
+            runs=PrefectApi(addresses.prefect_url),
+            index=index,
+            clock=SystemClock(),
+            model_name=addresses.model_name,
+            profile_name=profile_name,
+            read_profile_digest=lambda: read_profile(profile_name, directory).digest,
         )
 
+    return Caretaker(reconciler, intake)
 
-def _report_writer(state: StateDirectory, evidence: EvidenceStore) -> Callable[[str], object]:
-    """What writes the report of a release in this state directory, from its evidence as it is then."""
-    return lambda release_id: write_report(release_id, evidence.read(release_id), state=state)
+
+def this_process() -> ProcessMark:
+    """The process that asks, for the evidence of a release."""
+    return ProcessMark(socket.gethostname(), _boot_id(), os.getpid(), started_at(os.getpid()))
+
+
+def is_alive(mark: ProcessMark) -> bool | None:
+    """Whether that very process lives, stopped or not; None on another machine, from where nobody can see it."""
+    if mark.host != socket.gethostname():
+        return None
+    return mark.boot == _boot_id() and started_at(mark.pid) == mark.started != ""
+
+
+def _runs_prefect(pid: int) -> bool:
+    """Whether a process of this number lives that may be a flow run; a later process of the same number is none."""
+    try:
+        return bool(started_at(pid)) and b"prefect" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@cache
+def _boot_id() -> str:
+    """Which start of this machine it is: process numbers and clock ticks begin anew with the next."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def draw_e_values(release_id: str, ticks: Sequence[Mapping[str, Any]]) -> None:

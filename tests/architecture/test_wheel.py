@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NEEDED = (
     "interlock/plane/capture.lua",
+    "interlock/plane/contain.lua",
     "interlock/plane/page.html",
     "interlock/report/report.html",
     "interlock/_profiles/standard.yaml",

@@ -18,7 +18,7 @@ import httpx
 from interlock.errors import ServiceError
 from interlock.plane.endpoints import Endpoint, write_arms
 from interlock.plane.envoy_admin import EnvoyAdmin
-from interlock.plane.envoy_config import bootstrap_json, envoy_command
+from interlock.plane.envoy_config import envoy_command, write_configuration
 from interlock.plane.envoy_settings import EnvoySettings
 from interlock.serving.journal import JournalReader
 
@@ -244,10 +244,8 @@ async def running_plane(root: Path, **changes: object) -> AsyncIterator[Rig]:
     incumbent, candidate = await ModelServer("m/1").start(), await ModelServer("m/2").start()
     admin = EnvoyAdmin(f"http://127.0.0.1:{settings.admin_port}")
     write_arms(endpoints, incumbent=[incumbent.at("incumbent")], candidate=[candidate.at("candidate")])
-    bootstrap = root / "envoy bootstrap.json"
-    bootstrap.write_text(bootstrap_json(settings))
     collector = start_collector(settings.collector_port, root / "the journal")
-    process = subprocess.Popen(envoy_command(settings, bootstrap))
+    process = subprocess.Popen(envoy_command(settings, write_configuration(settings)))
     rig = Rig(settings, root / "the journal", incumbent, candidate, admin, process, collector, JournalReader(root / "the journal"))
     try:
         await eventually(lambda: _is_ready(admin) and _is_listening(settings.live_port) and _is_listening(settings.collector_port))

@@ -1,6 +1,7 @@
 """What a real Envoy, started from our configuration, promises its users: the split that was asked for, and no failed request."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import statistics
@@ -11,13 +12,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from interlock.errors import ServiceRefused, ServiceUnavailable
 from interlock.plane.endpoints import write_arms
 from interlock.plane.envoy_admin import EnvoyAdmin, EnvoySplit
-from interlock.plane.envoy_config import bootstrap_json, envoy_command
+from interlock.plane.envoy_config import envoy_command, write_configuration
 from tests.contract import plane_rig
 from tests.contract.plane_rig import Client, ModelServer, Reply, Rig, eventually, failures, free_port, running_plane
 
@@ -256,7 +258,7 @@ def test_a_client_cannot_switch_the_rescue_off(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_a_response_that_drips_reaches_the_user_as_it_drips(tmp_path: Path) -> None:
+def test_an_answer_of_the_incumbent_that_drips_reaches_the_user_as_it_drips(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         arrived = asyncio.Semaphore(0)
 
@@ -268,8 +270,7 @@ def test_a_response_that_drips_reaches_the_user_as_it_drips(tmp_path: Path) -> N
                 await arrived.acquire()  # the next byte leaves only when the user has this one
             writer.write(b"0\r\n\r\n")
 
-        rig.candidate.answer = drip
-        await set_split(rig, 10_000)
+        rig.incumbent.answer = drip
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.settings.live_port)
         writer.write(b"POST /invocations HTTP/1.1\r\nhost: interlock\r\ncontent-length: 2\r\n\r\n{}")
         await reader.readuntil(b"\r\n\r\n")
@@ -310,19 +311,27 @@ def test_a_request_too_large_to_be_kept_for_a_rescue_goes_to_the_incumbent(tmp_p
     run(tmp_path, scenario)
 
 
+def has_refused_a_listener(admin: EnvoyAdmin) -> bool:
+    found: dict[str, Any] = {"stats": []}
+    with contextlib.suppress(ServiceUnavailable, ServiceRefused):
+        found = admin._json("/stats", {"format": "json", "filter": "^listener_manager.lds.update_rejected"})
+    return any(stat["value"] > 0 for stat in found["stats"])
+
+
 def test_a_second_envoy_cannot_take_a_share_of_the_users(tmp_path: Path) -> None:
     """A forgotten Envoy of an earlier run would answer every other connection, with weights that nobody controls."""
 
     async def scenario(rig: Rig) -> None:
-        other = replace(rig.settings, admin_port=free_port())
-        bootstrap = tmp_path / "second.json"
-        bootstrap.write_text(bootstrap_json(other))
-        second = subprocess.Popen(envoy_command(other, bootstrap), stderr=subprocess.DEVNULL)
+        other = replace(rig.settings, admin_port=free_port(), endpoints_directory=tmp_path / "second")
+        write_arms(other.endpoints_directory, incumbent=[], candidate=[])
+        second = subprocess.Popen(envoy_command(other, write_configuration(other)), stderr=subprocess.DEVNULL)
+        admin = EnvoyAdmin(f"http://127.0.0.1:{other.admin_port}")
         try:
-            assert await asyncio.to_thread(second.wait, 20) != 0
+            await eventually(lambda: has_refused_a_listener(admin))
+            assert not failures(await rig.ask_many(40))
         finally:
             plane_rig.end(second)
-        assert not failures(await rig.ask_many(20))
+            admin.close()
 
     run(tmp_path, scenario)
 

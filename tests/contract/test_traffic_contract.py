@@ -25,7 +25,7 @@ from interlock.model.release import ModelVersion
 from interlock.plane.api import build_api
 from interlock.plane.live import LivePage
 from interlock.ports import Traffic
-from tests.plane_fakes import FakePlane
+from tests.plane_fakes import LIMITS, FakePlane
 
 ONE = ModelVersion("late flights", "1", "sha256:" + "1" * 64)
 TWO = ModelVersion("late flights", "2", "sha256:" + "2" * 64)
@@ -144,7 +144,7 @@ def world(request: pytest.FixtureRequest) -> World:
 def token(world: World) -> int:
     """Of a release whose candidate is loaded, without traffic."""
     token = world.traffic.begin("r1", lease_seconds=10)
-    world.traffic.load_candidate(TWO, server="interlock", thread_count=4, token=token)
+    world.traffic.load_candidate(TWO, server="interlock", thread_count=4, limits=LIMITS, token=token)
     return token
 
 
@@ -156,7 +156,7 @@ def weight(world: World, weight_bps: int, token: int) -> int:
 
 def moves(traffic: Traffic, token: int) -> dict[str, Callable[[], object]]:
     return {
-        "load": lambda: traffic.load_candidate(TWO, server="interlock", thread_count=4, token=token),
+        "load": lambda: traffic.load_candidate(TWO, server="interlock", thread_count=4, limits=LIMITS, token=token),
         "mirroring": lambda: traffic.set_mirroring(enabled=True, token=token),
         "weight": lambda: traffic.set_weight(100, lease_seconds=10, token=token),
         "renew": lambda: traffic.renew(lease_seconds=10, token=token),
@@ -221,12 +221,31 @@ def test_the_way_back_needs_no_token_and_takes_the_plane_away(world: World, toke
     assert world.traffic.begin("r2", lease_seconds=10) == token + 1
 
 
+def test_a_release_that_was_overtaken_takes_nothing_back_and_a_person_does(world: World, token: int) -> None:
+    weight(world, 5000, token)
+    world.traffic.restore_incumbent(reason="its own", token=token)
+    assert world.traffic.observe().last_restore_reason == "its own"
+    world.traffic.end(token=token)
+    newer = world.traffic.begin("r2", lease_seconds=10, above=token + 40)
+    assert newer == token + 41
+    with pytest.raises(ConcurrencyError, match=rf"token {token} is stale.*token {newer}"):
+        world.traffic.restore_incumbent(reason="late", token=token)
+    assert (world.traffic.observe().release_id, world.traffic.observe().last_restore_reason) == ("r2", "its own")
+    world.traffic.restore_incumbent(reason="a person")
+    assert world.traffic.observe().release_id is None
+
+
+def test_tokens_grow_whatever_is_asked_for(world: World, token: int) -> None:
+    world.traffic.end(token=token)
+    assert world.traffic.begin("r2", lease_seconds=10, above=0) == token + 1
+
+
 def test_what_the_plane_refuses(world: World, token: int) -> None:
     traffic = world.traffic
     weight(world, 5000, token)
     refused: dict[str, Callable[[], object]] = {
         "a second incumbent": lambda: traffic.adopt(TWO, server="interlock", thread_count=4),
-        "the incumbent as candidate": lambda: traffic.load_candidate(ONE, server="interlock", thread_count=4, token=token),
+        "the incumbent as candidate": lambda: traffic.load_candidate(ONE, server="interlock", thread_count=4, limits=LIMITS, token=token),
         "more than all": lambda: traffic.set_weight(10_001, lease_seconds=10, token=token),
         "less than nothing": lambda: traffic.set_weight(-1, lease_seconds=10, token=token),
         "a lease for ever": lambda: traffic.renew(lease_seconds=100_000, token=token),

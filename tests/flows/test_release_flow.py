@@ -1,6 +1,7 @@
 """The stories as Prefect runs them: a release ends as Promoted, Held, Rejected or RolledBack, and never with the candidate in traffic."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +15,11 @@ from prefect.client.schemas.objects import State
 from flows.release import release
 from flows.rollback import rollback
 from interlock.adapters.fakes import FakeEvidence
+from interlock.control.ending import record_ending
 from interlock.errors import EvidenceError, ServiceUnavailable
 from interlock.model.release import ModelVersion
 from interlock.model.signature import ModelOutput
+from tests.plane_fakes import LIMITS
 from tests.worlds import CANDIDATE, INCUMBENT, World
 
 
@@ -307,7 +310,7 @@ def test_a_candidate_that_never_gets_ready_fails_and_the_plane_is_free(world: Wo
     state = run()
     assert (state.name, state.is_failed()) == ("Failed", True)
     assert "not ready after" in str(state.message)
-    assert is_back_to_the_incumbent(world)
+    assert is_back_to_the_incumbent(world, candidate_stage="Staging")
     assert ["Failed" in report and "not ready after" in report for report in reports(tmp_path)] == [True]
 
 
@@ -361,7 +364,7 @@ def test_an_exception_in_mid_canary_puts_traffic_back_before_it_goes_on(world: W
     at_weight(world, 1000, raising(error))
     state = run()
     assert state.is_failed()
-    assert is_back_to_the_incumbent(world)
+    assert is_back_to_the_incumbent(world, candidate_stage="Staging")
     assert str(error) in world.records("failed")[0]["reason"]
     assert [str(error) in report for report in reports(tmp_path)] == [True]
 
@@ -370,7 +373,7 @@ def test_an_interruption_in_mid_canary_puts_traffic_back(world: World) -> None:
     at_weight(world, 5000, raising(KeyboardInterrupt()))
     with pytest.raises(BaseException):  # noqa: B017 - Prefect turns it into its own
         run().result()
-    assert is_back_to_the_incumbent(world)
+    assert is_back_to_the_incumbent(world, candidate_stage="Staging")
 
 
 def test_t35_a_release_whose_record_is_not_durable_does_not_go_on(world: World) -> None:
@@ -380,7 +383,7 @@ def test_t35_a_release_whose_record_is_not_durable_does_not_go_on(world: World) 
     at_weight(world, 1000, fill)
     state = run()
     assert state.is_failed()
-    assert is_back_to_the_incumbent(world)
+    assert is_back_to_the_incumbent(world, candidate_stage="Staging")
 
 
 def test_t16_a_plane_that_was_taken_in_mid_canary_ends_the_release_and_is_left_alone(world: World) -> None:
@@ -411,8 +414,135 @@ def test_a_release_that_stood_still_longer_than_its_lease_has_lost_the_plane(wor
         world.clock.seconds += 60
 
     at_weight(world, 1000, stand_still)
-    assert run().name == "RolledBack"
-    assert world.traffic.weight_bps == 0
+    state = run()
+    assert (state.name, "the lease of release" in str(state.message)) == ("Failed", True), "nobody has decided anything"
+    assert endings(world) == ["failed"]
+    assert is_back_to_the_incumbent(world, candidate_stage="Staging")
+
+
+def ended_by_the_plane(world: World) -> None:
+    """The process stood still, its lease ran out, and whoever looks after the plane has ended its release."""
+    world.clock.seconds += 60
+    assert world.traffic.observe().release_id is None
+    record_ending(world.evidence, next(iter(world.evidence.records)), "failed", {"reason": "nobody renewed the lease"})
+
+
+def newer_release_promoted(world: World) -> None:
+    three = ModelVersion("late", "3", "sha256:" + "3" * 64)
+    world.registry.add("late", "3", "Staging")
+    token = world.traffic.begin("newer", lease_seconds=100, above=world.registry.read_token("late"))
+    world.registry.claim("late", token=token)
+    world.traffic.load_candidate(three, server="interlock", thread_count=1, limits=LIMITS, token=token)
+    world.traffic.set_weight(10_000, lease_seconds=100, token=token)
+    world.registry.set_champion("late", "3", token=token)
+    world.traffic.promote(token=token)
+
+
+def endings(world: World) -> list[str]:
+    (records,) = world.evidence.records.values()
+    return [record["kind"] for record in records if record["kind"] in ("decision", "failed")]
+
+
+@pytest.mark.parametrize("weight_bps", [1000, 10_000])
+def test_a_paused_release_that_wakes_after_a_newer_one_was_promoted_changes_nothing(world: World, weight_bps: int) -> None:
+    after: list[Any] = []
+
+    def paused() -> None:
+        ended_by_the_plane(world)
+        newer_release_promoted(world)
+        after.extend([dict(world.registry.versions), dict(world.registry.champions), world.traffic.incumbent, len(world.traffic.calls)])
+
+    at_weight(world, weight_bps, paused)
+    state = run()
+    assert (state.name, state.message) == ("Failed", "nobody renewed the lease")
+    assert [world.registry.versions, world.registry.champions, world.traffic.incumbent] == after[:3]
+    assert not [call for call in world.traffic.calls[after[3] :] if call.split()[0] in ("restore:", "end", "weight", "promote")]
+    assert endings(world) == ["failed"]
+
+
+def test_a_paused_release_that_wakes_in_its_own_rollback_leaves_a_newer_one_alone(world: World) -> None:
+    restore, woken = world.traffic.restore_incumbent, [False]
+
+    def paused(*, reason: str, token: int | None = None) -> None:
+        if not woken[0]:
+            woken[0] = True
+            ended_by_the_plane(world)
+            newer_release_promoted(world)
+        restore(reason=reason, token=token)
+
+    def drift() -> None:
+        world.candidate_prediction = 0.95
+
+    at_weight(world, 1000, drift)
+    world.traffic.restore_incumbent = paused  # type: ignore[method-assign]
+    assert run().name == "Failed"
+    assert (world.registry.champions["late"], world.registry.versions[("late", "2")].stage) == ("3", "Staging")
+    assert endings(world) == ["failed"]
+
+
+def test_a_release_that_names_its_champion_after_it_lost_the_plane_unknowingly_takes_that_back(world: World) -> None:
+    set_champion, woken = world.registry.set_champion, [False]
+
+    def paused(name: str, version: str, *, token: int) -> None:
+        if version == "2" and not woken[0]:
+            woken[0] = True
+            ended_by_the_plane(world)
+        set_champion(name, version, token=token)
+
+    world.registry.set_champion = paused  # type: ignore[method-assign]
+    state = run()
+    assert (state.name, world.records("promoted")) == ("Failed", [])
+    assert is_back_to_the_incumbent(world, candidate_stage="Staging")
+    assert endings(world) == ["failed"]
+
+
+def test_a_second_controller_on_the_same_model_is_refused_before_it_changes_anything(world: World) -> None:
+    world.registry.claim("late", token=7)  # by a release of another plane
+    begin = world.traffic.begin
+
+    def forgetful(release_id: str, *, lease_seconds: float, above: int = 0) -> int:
+        return begin(release_id, lease_seconds=lease_seconds)
+
+    world.traffic.begin = forgetful  # type: ignore[method-assign]
+    state = run()
+    assert state.is_failed()
+    assert all(word in str(state.message) for word in ("token 7", "token 1", "stale")), state.message
+    assert is_back_to_the_incumbent(world, candidate_stage="Staging")
+    assert world.evidence.records == {}
+
+
+def test_the_first_record_says_what_it_takes_to_end_a_release_whose_process_died(
+    world: World, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.evidence.append("late-2-20250101T000000000000", "failed", {"reason": "before"})
+    monkeypatch.setattr("tasks.traffic._idempotency_key", lambda: "late:2:sha256:a:attempt-2")
+    assert run().name == "Promoted"
+    (intake,) = world.records("intake")
+    assert (intake["token"], intake["stage"], intake["attempt"]) == (1, "Staging", 2)
+    assert intake["resumes"] == "late-2-20250101T000000000000"
+    assert intake["process"]["pid"] == os.getpid()
+    assert intake["process"]["started"].isdecimal()
+    assert httpx.get(f"{prefect_url}/flow_runs/{intake['flow_run_id']}", timeout=60).json()["state"]["name"] == "Promoted"
+    assert world.registry.read_token("late") == 1
+
+
+def test_the_last_attempt_that_fails_archives_its_candidate(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.traffic._idempotency_key", lambda: "late:2:sha256:a:attempt-3")
+    at_weight(world, 1000, raising(RuntimeError("a bug")))
+    assert run().is_failed()
+    assert is_back_to_the_incumbent(world)
+
+
+@pytest.mark.parametrize("seconds", [600.0, -600.0])
+def test_a_wall_clock_that_jumps_ten_minutes_in_the_canary_changes_no_decision(world: World, seconds: float) -> None:
+    def jump() -> None:
+        world.clock.jumped_seconds += seconds
+
+    at_weight(world, 1000, jump)
+    state = run()
+    assert state.name == "Promoted", state.message
+    (counts,) = [record for record in world.records("final look") if record["outcome"] == "PASS"]
+    assert counts
 
 
 def test_a_registry_that_is_down_at_the_promotion_takes_traffic_back(world: World) -> None:
@@ -434,15 +564,15 @@ def test_a_registry_that_is_down_at_the_promotion_takes_traffic_back(world: Worl
 
     set_champion = world.registry.set_champion
 
-    def first_time_down(name: str, version: str) -> None:
+    def first_time_down(name: str, version: str, *, token: int) -> None:
         if version == "2":
             at_promotion(version)
-        set_champion(name, version)
+        set_champion(name, version, token=token)
 
     world.registry.set_champion = first_time_down  # type: ignore[method-assign]
     state = run()
     assert state.is_failed()
-    assert is_back_to_the_incumbent(world)
+    assert is_back_to_the_incumbent(world, candidate_stage="Staging")
 
 
 @pytest.mark.parametrize("where", ["decision", "finalised"])
@@ -478,7 +608,7 @@ def test_a_failure_stands_when_its_report_cannot_be_written(world: World, monkey
     monkeypatch.setattr("tasks.evidence.write_report", raising(OSError("no space left for a report")))
     at_weight(world, 1000, raising(RuntimeError("a bug")))
     assert "a bug" in str(run().message)
-    assert is_back_to_the_incumbent(world)
+    assert is_back_to_the_incumbent(world, candidate_stage="Staging")
 
 
 def test_the_evidence_is_read_once_for_all_the_pictures_of_a_decision(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -491,7 +621,7 @@ def test_the_evidence_is_read_once_for_all_the_pictures_of_a_decision(world: Wor
 
     monkeypatch.setattr(FakeEvidence, "read", counted)
     assert run().name == "Promoted"
-    assert len(readings) == 1
+    assert len(readings) == 2, "once to see which ending stands, once for all the pictures"
 
 
 def test_a_first_record_that_cannot_be_written_leaves_the_plane_free(world: World) -> None:
@@ -518,7 +648,7 @@ def test_only_an_outage_is_tried_again(world: World) -> None:
 def test_the_rollback_flow_restores_whatever_the_plane_does(world: World, prefect_url: str) -> None:
     session = world.session()
     world.traffic.set_weight(10_000, lease_seconds=10, token=session.release.token)
-    world.registry.set_champion("late", "2")
+    world.registry.set_champion("late", "2", token=session.release.token)
     for _ in range(2):
         state: State[Any] = rollback("asked for by a person", return_state=True)
         assert (state.name, state.is_completed()) == ("RolledBack", True)

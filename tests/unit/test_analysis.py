@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from interlock.control.analysis import NO_EVIDENCE, Analysis, described
+from interlock.control.analysis import Analysis, described
 from interlock.control.policy import judge_policy
+from interlock.control.resume import NO_EVIDENCE
 from interlock.errors import ConcurrencyError, ServiceUnavailable, TrafficNotConverged
 from interlock.judge.evaluate import judge_final, judge_tick
 from interlock.judge.readings import Judgement, JudgeOutcome
@@ -108,9 +109,9 @@ def test_divergence_halts_and_traffic_is_restored_before_anything_is_written(can
         order.append(f"{kind} {payload.get('outcome')}")
         append(release_id, kind, payload)
 
-    def noted_restore(*, reason: str) -> None:
+    def noted_restore(*, reason: str, token: int | None = None) -> None:
         order.append("restore")
-        restore(reason=reason)
+        restore(reason=reason, token=token)
 
     world.evidence.append, world.traffic.restore_incumbent = noted_append, noted_restore  # type: ignore[method-assign]
     judgement = canary.watch(canary.phases[2])
@@ -173,7 +174,12 @@ def test_a_release_that_lost_the_plane_says_so_and_restores_nothing(canary: Cana
     ("spoil", "decided_by", "words"),
     [
         pytest.param(lambda w: setattr(w.traffic, "candidate_ready", False), "capacity", "candidate's server", id="the candidate's server"),
-        pytest.param(lambda w: setattr(w.traffic, "incumbent_ready", False), "capacity", "incumbent's server", id="the incumbent's server"),
+        pytest.param(
+            lambda w: setattr(w.traffic, "incumbent_ready", False), "incumbent", "incumbent's server", id="the incumbent's server"
+        ),
+        pytest.param(
+            lambda w: setattr(w.traffic, "incumbent_pid", 2), "incumbent", "started again, as process 2", id="a new incumbent's server"
+        ),
         pytest.param(lambda w: setattr(w.traffic, "candidate", None), "capacity", "gone", id="a server that has gone"),
         pytest.param(lambda w: setattr(w.traffic, "weight_bps", 9000), "traffic", "9000 bps, asked for 1000", id="a weight changed behind"),
     ],

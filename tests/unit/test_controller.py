@@ -18,7 +18,7 @@ from interlock.plane.controller import PlaneController
 from interlock.plane.envoy_admin import EnvoySplit
 from interlock.plane.envoy_settings import CANDIDATE, INCUMBENT
 from interlock.plane.lease import Lost
-from tests.plane_fakes import FakePlane
+from tests.plane_fakes import LIMITS, FakePlane
 
 ONE = ModelVersion("late", "1", "sha256:" + "1" * 64)
 TWO = ModelVersion("late", "2", "sha256:" + "2" * 64)
@@ -31,7 +31,7 @@ def adopt(controller: PlaneController, version: ModelVersion = ONE) -> None:
 
 
 def load(controller: PlaneController, token: int, version: ModelVersion = TWO) -> None:
-    controller.load_candidate(version, server="mlflow", thread_count=2, token=token)
+    controller.load_candidate(version, server="mlflow", thread_count=2, limits=LIMITS, token=token)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_lease_holds_until_it_is_over_and_then_everything_is_the_incumbents(pl
     assert plane.controller.enforce_lease() is None
     state = plane.controller.observe()
     assert (plane.admin.split, state.candidate, state.release_id, state.lease_remaining_seconds) == (SAFE, None, None, None)
-    assert [at.label for at in plane.admin.endpoints(CANDIDATE)] == [ONE.label]
+    assert plane.admin.labels(CANDIDATE) == [ONE.label]
     eventually(lambda: plane.servers.unloaded == [TWO.label])
 
 
@@ -237,7 +237,7 @@ def test_a_promotion_makes_the_candidate_the_incumbent_also_after_a_restart(plan
     state = plane.controller.observe()
     assert (plane.controller.incumbent, state.candidate, state.release_id) == (TWO, None, None)
     assert plane.admin.split == SAFE
-    assert [at.label for at in plane.admin.endpoints(INCUMBENT)] == [TWO.label]
+    assert plane.admin.labels(INCUMBENT) == [TWO.label]
     assert plane.servers.unloaded == [ONE.label]
     again = plane.restarted()
     again.start()
@@ -256,7 +256,7 @@ def test_a_promotion_that_cannot_be_remembered_changes_nothing(plane: FakePlane,
     assert state.candidate is not None
     plane.controller.restore_incumbent(reason="x")
     assert plane.admin.split == SAFE
-    assert [at.label for at in plane.admin.endpoints(INCUMBENT)] == [ONE.label]
+    assert plane.admin.labels(INCUMBENT) == [ONE.label]
 
 
 def test_a_release_that_cannot_be_remembered_does_not_begin(plane: FakePlane, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +284,7 @@ def test_the_end_stops_the_candidate_and_frees_the_plane(plane: FakePlane, token
     plane.controller.end(token=None)
     assert plane.servers.unloaded == [TWO.label]
     assert plane.controller.observe().candidate is None
-    assert [at.label for at in plane.admin.endpoints(CANDIDATE)] == [ONE.label]
+    assert plane.admin.labels(CANDIDATE) == [ONE.label]
 
 
 def test_a_candidate_that_envoy_still_has_is_not_forgotten(plane: FakePlane, token: int) -> None:
@@ -434,7 +434,7 @@ def test_the_candidate_of_a_lost_release_is_cleaned_up_however_slow_envoy_is(pla
         a_second_later(plane)
     plane.admin.down = False
     a_second_later(plane)
-    assert [at.label for at in plane.admin.endpoints(CANDIDATE)] == [ONE.label]
+    assert plane.admin.labels(CANDIDATE) == [ONE.label]
     eventually(lambda: plane.servers.unloaded == [TWO.label])
     assert plane.controller.observe().candidate is None
 
@@ -508,7 +508,7 @@ def test_a_promotion_that_envoy_did_not_follow_is_finished_when_it_is_asked_for_
     for _ in range(2):
         plane.controller.promote(token=token)
         assert (plane.admin.split, plane.controller.release_id, plane.servers.unloaded) == (SAFE, None, [ONE.label])
-    assert [at.label for at in plane.admin.endpoints(INCUMBENT)] == [TWO.label]
+    assert plane.admin.labels(INCUMBENT) == [TWO.label]
 
 
 def test_a_promotion_that_nobody_finishes_is_finished_by_the_lease_thread(plane: FakePlane, token: int) -> None:
@@ -521,7 +521,7 @@ def test_a_promotion_that_nobody_finishes_is_finished_by_the_lease_thread(plane:
     plane.admin.blind = False
     a_second_later(plane)
     eventually(lambda: plane.servers.unloaded == [ONE.label])
-    assert [at.label for at in plane.admin.endpoints(INCUMBENT)] == [TWO.label]
+    assert plane.admin.labels(INCUMBENT) == [TWO.label]
     assert plane.admin.split == SAFE
 
 
@@ -580,7 +580,7 @@ def test_an_incumbent_that_was_never_ready_gives_way_to_another(stuck: FakePlane
     adopt(again, other)
     assert (again.incumbent, stuck.servers.loaded) == (other, {other.label: other})
     assert stuck.servers.unloaded == [ONE.label]
-    assert [at.label for at in stuck.admin.endpoints(INCUMBENT)] == [other.label]
+    assert stuck.admin.labels(INCUMBENT) == [other.label]
     assert stuck.restarted().incumbent == other
 
 
@@ -635,3 +635,61 @@ def test_an_envoy_that_needs_a_moment_is_looked_at_again_at_the_next_tick(plane:
     plane.clock.seconds += 0.2
     plane.controller.enforce_lease()
     eventually(lambda: plane.servers.unloaded == [TWO.label])
+
+
+def test_an_incumbent_that_answers_gets_a_spare_and_envoy_has_it_behind_the_first_one(tmp_path: Path) -> None:
+    plane = FakePlane(tmp_path)
+    plane.servers.spares = set()
+    plane.servers.not_ready = {ONE.label, f"{ONE.label} spare"}
+    adopt(plane.controller)
+    plane.controller.keep_spare()
+    assert plane.servers.spares == set(), "it does not answer itself yet"
+    plane.servers.not_ready.remove(ONE.label)
+    plane.controller.keep_spare()
+    assert plane.servers.spares == {ONE.label}
+    plane.controller.watch_servers()
+    primary, spare = plane.servers.ports[ONE.label], plane.servers.ports[ONE.label] + 10_000
+    assert [at.port for at in plane.admin.endpoints(INCUMBENT)] == [primary], "it has not answered yet"
+    plane.servers.not_ready.clear()
+    plane.controller.watch_servers()
+    assert [at.port for at in plane.admin.endpoints(INCUMBENT)] == [primary, spare]
+    plane.servers.not_ready.add(f"{ONE.label} spare")
+    plane.controller.watch_servers()
+    assert [at.port for at in plane.admin.endpoints(INCUMBENT)] == [primary, spare], "one late answer does not take it away"
+
+
+def test_nobody_is_released_beside_an_incumbent_whose_server_is_its_only_one(plane: FakePlane) -> None:
+    plane.servers.not_ready.add(f"{ONE.label} spare")
+    with pytest.raises(ServiceUnavailable, match="spare server does not answer yet"):
+        plane.controller.begin("r1", lease_seconds=10)
+    assert plane.controller.release_id is None
+    plane.servers.not_ready.clear()
+    plane.controller.begin("r1", lease_seconds=10)
+
+
+def test_a_spare_that_cannot_be_started_is_not_tried_at_every_turn(plane: FakePlane) -> None:
+    plane.servers.spares, checks = set(), []
+
+    def refuse() -> None:
+        checks.append(plane.clock.seconds)
+        raise ServiceRefused("other files")
+
+    plane.servers.on_check = refuse
+    for _ in range(2):
+        with pytest.raises(ServiceRefused, match="other files"):
+            plane.controller.keep_spare()
+        plane.controller.keep_spare()
+        plane.clock.seconds += 11
+    assert len(checks) == 2
+
+
+@pytest.mark.parametrize("left", [{ONE.label}, {ONE.label, f"{ONE.label} spare"}], ids=["the first one only", "both"])
+def test_a_plane_that_starts_again_goes_on_with_the_servers_that_run(plane: FakePlane, left: set[str]) -> None:
+    """The supervisor was killed: reading the files again, or a new process, would only put an incumbent at risk that serves."""
+    plane.servers.loaded.clear()
+    plane.servers.leftovers, plane.servers.spares = left, set()
+    plane.servers.on_check = lambda: pytest.fail("its files were read when it was started")
+    plane.restarted().start()
+    assert set(plane.servers.loaded) == {ONE.label}
+    assert plane.servers.spares == ({ONE.label} if len(left) == 2 else set())
+    assert plane.admin.labels(INCUMBENT) == [ONE.label]

@@ -1,6 +1,7 @@
 """What Envoy's configuration says, read as data; what it does is in tests/contract/test_envoy_plane.py."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +12,83 @@ from interlock.errors import ServiceRefused, ServiceUnavailable, StateError
 from interlock.model.plane import CaptureCounts
 from interlock.plane.endpoints import Endpoint, write_arms, write_endpoints
 from interlock.plane.envoy_admin import EnvoyAdmin, EnvoySplit
-from interlock.plane.envoy_config import bootstrap_json, build_bootstrap, envoy_command
-from interlock.plane.envoy_settings import EnvoySettings
+from interlock.plane.envoy_config import (
+    build_bootstrap,
+    build_clusters,
+    build_listeners,
+    envoy_command,
+    write_configuration,
+)
+from interlock.plane.envoy_settings import ENDPOINT_CLUSTERS, EnvoySettings
 
 SETTINGS = EnvoySettings(live_port=8080, admin_port=8081, collector_port=8082, endpoints_directory=Path("/state dir/endpoints"))
 
 
-def manager(bootstrap: dict[str, Any], listener: str) -> dict[str, Any]:
-    found = next(at for at in bootstrap["static_resources"]["listeners"] if at["name"] == listener)
+def manager(listener: str) -> dict[str, Any]:
+    found = next(at for at in build_listeners(SETTINGS) if at["name"] == listener)
     config: dict[str, Any] = found["filter_chains"][0]["filters"][0]["typed_config"]
     return config
 
 
 def routes(listener: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = manager(build_bootstrap(SETTINGS), listener)["route_config"]["virtual_hosts"][0]["routes"]
+    found: list[dict[str, Any]] = manager(listener)["route_config"]["virtual_hosts"][0]["routes"]
     return found
 
 
 def clusters() -> dict[str, dict[str, Any]]:
-    return {cluster["name"]: cluster for cluster in build_bootstrap(SETTINGS)["static_resources"]["clusters"]}
+    return {cluster["name"]: cluster for cluster in build_clusters(SETTINGS)}
 
 
-def test_the_bootstrap_is_json_and_always_the_same() -> None:
-    assert json.loads(bootstrap_json(SETTINGS)) == build_bootstrap(SETTINGS)
-    assert bootstrap_json(SETTINGS) == bootstrap_json(SETTINGS)
+def test_the_configuration_is_json_and_always_the_same() -> None:
+    parts = (build_bootstrap, build_listeners, build_clusters)
+    assert [json.dumps(build(SETTINGS)) for build in parts] == [json.dumps(build(SETTINGS)) for build in parts]
+
+
+def written(settings: EnvoySettings) -> dict[str, Any]:
+    write_configuration(settings)
+    return {path.name: json.loads(path.read_text()) for path in settings.endpoints_directory.iterdir()}
+
+
+def test_the_bootstrap_holds_only_what_envoy_cannot_change_while_it_runs(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, endpoints_directory=tmp_path)
+    files = written(settings)
+    assert sorted(files) == ["bootstrap.json", "cds.json", "lds.json"]
+    assert files["bootstrap.json"] == build_bootstrap(settings)
+    assert "static_resources" not in files["bootstrap.json"]
+    watched = {key: at["path_config_source"]["path"] for key, at in files["bootstrap.json"]["dynamic_resources"].items()}
+    assert watched == {"lds_config": str(tmp_path / "lds.json"), "cds_config": str(tmp_path / "cds.json")}
+    named = {name: [at["name"] for at in files[name]["resources"]] for name in ("lds.json", "cds.json")}
+    assert named["lds.json"] == ["live", "candidate_only", "incumbent_only"]
+    assert set(ENDPOINT_CLUSTERS) < set(named["cds.json"])
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert written(replace(settings, request_timeout_seconds=20.0))["lds.json"]["version_info"] != files["lds.json"]["version_info"]
+
+
+def test_only_what_differs_is_written_again(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, endpoints_directory=tmp_path)
+    write_configuration(settings)
+    before = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
+    write_configuration(replace(settings, request_timeout_seconds=20.0))
+    assert {path.name for path in tmp_path.iterdir() if path.stat().st_ino != before[path.name]} == {"lds.json"}
+    (tmp_path / "lds.json").write_text("half of a fi")
+    assert written(settings)["lds.json"]["resources"]
 
 
 def test_by_default_every_request_takes_the_quiet_route_to_the_incumbent() -> None:
-    quiet = routes("live")[:2]
+    ready, *quiet = routes("live")[:3]
+    assert (ready["match"], ready["direct_response"]) == ({"path": "/.interlock/ready"}, {"status": 200})
     for route in quiet:
         assert route["match"]["runtime_fraction"]["default_value"] == {"numerator": 10_000, "denominator": "TEN_THOUSAND"}
         assert route["route"]["cluster"] == "incumbent"
         assert "request_mirror_policies" not in route["route"]
     assert [route["match"].get("prefix") for route in quiet] == [None, "/"], "predictions first, so that they are counted; then the rest"
-    others = [route["match"]["runtime_fraction"] for route in routes("live")[2:] if "runtime_fraction" in route["match"]]
+    others = [route["match"]["runtime_fraction"] for route in routes("live")[3:] if "runtime_fraction" in route["match"]]
     assert {at["default_value"]["numerator"] for at in others} == {0}
 
 
 def test_only_posted_invocations_are_mirrored_and_captured() -> None:
-    mirrored = [route for route in routes("live") if "request_mirror_policies" in route["route"]]
+    mirrored = [route for route in routes("live") if "request_mirror_policies" in route.get("route", {})]
     captured = [route for route in routes("live") if not route["typed_per_filter_config"]]
     assert mirrored == captured
     assert [route["match"]["path"] for route in mirrored] == ["/invocations"] * 2
@@ -61,22 +100,22 @@ def test_shadows_never_retry_and_end_at_the_candidates_deadline() -> None:
     for listener in ("candidate_only", "incumbent_only"):
         (route,) = routes(listener)
         assert route["route"] == {"cluster": listener, "timeout": "2.000000s"}
-        assert manager(build_bootstrap(SETTINGS), listener)["preserve_external_request_id"] is True
+        assert manager(listener)["preserve_external_request_id"] is True
 
 
 def test_the_incumbent_is_never_sent_an_input_twice_that_it_has_seen() -> None:
     policy = routes("live")[-1]["route"]["retry_policy"]
-    assert set(policy["retry_on"].split(",")) == {"connect-failure", "refused-stream"}
+    assert set(policy["retry_on"].split(",")) == {"connect-failure", "refused-stream", "reset-before-request"}
 
 
 def test_what_a_client_says_about_ids_retries_and_evidence_is_forgotten() -> None:
-    (extension,) = manager(build_bootstrap(SETTINGS), "live")["early_header_mutation_extensions"]
+    (extension,) = manager("live")["early_header_mutation_extensions"]
     matchers = [at["remove_on_match"]["key_matcher"]["prefix"] for at in extension["typed_config"]["mutations"]]
     assert matchers == ["x-request-id", "x-envoy-", "x-interlock-"]
 
 
 def test_everything_listens_on_loopback() -> None:
-    addresses = _find(build_bootstrap(SETTINGS), "socket_address")
+    addresses = _find([build_bootstrap(SETTINGS), build_listeners(SETTINGS), build_clusters(SETTINGS)], "socket_address")
     assert {at["port_value"] for at in addresses} == {8080, 8081, 8082}
     assert {at["address"] for at in addresses} == {"127.0.0.1"}
 
@@ -127,6 +166,48 @@ def test_endpoint_files_name_the_rescuing_incumbent_at_priority_1(tmp_path: Path
         for at in assignment["endpoints"]
     ]
     assert seen == [(0, [("m/2", "candidate")]), (1, [("m/1", "incumbent")])]
+
+
+def _placed(directory: Path, cluster: str) -> list[tuple[int, int, str, bool]]:
+    (assignment,) = json.loads((directory / f"{cluster}.json").read_text())["resources"]
+    return [
+        (
+            locality["priority"],
+            at["endpoint"]["address"]["socket_address"]["port_value"],
+            at["metadata"]["filter_metadata"]["interlock"]["arm"],
+            not at["endpoint"].get("health_check_config", {}).get("disable_active_health_check", False),
+        )
+        for locality in assignment["endpoints"]
+        for at in locality["lb_endpoints"]
+    ]
+
+
+def test_the_order_of_the_incumbents_is_their_priority(tmp_path: Path) -> None:
+    primary, spare = Endpoint("h", 1, "m/1", "incumbent"), Endpoint("h", 2, "m/1", "incumbent")
+    write_arms(tmp_path, incumbent=[primary, spare], candidate=[Endpoint("h", 3, "m/2", "candidate")])
+    for cluster in ("incumbent", "incumbent_only"):
+        assert _placed(tmp_path, cluster) == [(0, 1, "incumbent", True), (1, 2, "incumbent", True)]
+    assert _placed(tmp_path, "candidate") == [(0, 3, "candidate", True), (1, 1, "incumbent", True), (2, 2, "incumbent", True)]
+    write_arms(tmp_path, incumbent=[spare], candidate=[])
+    assert _placed(tmp_path, "incumbent") == [(0, 2, "incumbent", False)], "nobody takes over from it, so it is not checked"
+    assert _placed(tmp_path, "candidate") == [(1, 2, "incumbent", False)]
+
+
+def test_only_the_users_way_to_the_incumbent_is_health_checked() -> None:
+    assert {name for name, cluster in clusters().items() if "health_checks" in cluster} == {"incumbent"}
+    incumbent = clusters()["incumbent"]
+    assert incumbent["ignore_health_on_host_removal"] is True, "or a promotion would keep the old incumbent as long as it answers pings"
+    assert "healthy_panic_threshold" not in incumbent.get("common_lb_config", {}), "both unhealthy: still tried"
+
+
+def test_only_answers_of_the_users_candidate_are_held_back() -> None:
+    (options,) = clusters()["candidate"]["typed_extension_protocol_options"].values()
+    assert [at["name"].rsplit(".")[-1] for at in options["http_filters"]] == ["lua", "lua", "header_mutation", "upstream_codec"]
+    for name in ("candidate_only", "incumbent", "incumbent_only"):
+        (options,) = clusters()[name]["typed_extension_protocol_options"].values()
+        assert "http_filters" not in options
+    (listener,) = [at for at in build_listeners(SETTINGS) if at["name"] == "live"]
+    assert listener["per_connection_buffer_limit_bytes"] > SETTINGS.answer_limit_bytes, "or Envoy's own limit would answer the user"
 
 
 def test_an_unwritable_endpoint_directory_is_a_state_error(tmp_path: Path) -> None:

@@ -1,31 +1,12 @@
 """Intake: what entered the watched stage becomes one release each, whatever is repeated, lost or restarted."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
 
-from interlock.adapters.fakes import FakeRegistry
-from interlock.control.intake import Intake
+from interlock.adapters.fakes import FakeClock, FakeEvidence, FakeRegistry
+from interlock.adapters.fakes import FakeRuns as Runs
+from interlock.control.intake import PAUSES_SECONDS, Intake, attempt_of
+from interlock.control.releases import ReleaseIndex, resumed_release
 from interlock.errors import ServiceUnavailable
-
-
-@dataclass
-class Runs:
-    """A submitter as Prefect is one: the same key gives the same run."""
-
-    keys: dict[str, str] = field(default_factory=dict)
-    asked: list[Mapping[str, Any]] = field(default_factory=list)
-    fails_at: int | None = None
-
-    def submit(self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str) -> str:
-        if len(self.asked) + 1 == self.fails_at:
-            self.fails_at = None
-            raise ServiceUnavailable("Prefect does not answer")
-        assert deployment == "release/release"
-        self.asked.append(parameters)
-        return self.keys.setdefault(idempotency_key, f"run-{len(self.keys) + 1}")
 
 
 @pytest.fixture
@@ -37,15 +18,18 @@ def registry() -> FakeRegistry:
     return registry
 
 
-def intake(registry: FakeRegistry, runs: Runs, digest: str = "sha256:a") -> Intake:
-    return Intake(registry, runs, "late", "standard", lambda: digest)
+def intake(
+    registry: FakeRegistry, runs: Runs, digest: str = "sha256:a", *, evidence: FakeEvidence | None = None, clock: FakeClock | None = None
+) -> Intake:
+    """As a new start of `up` has it: with nothing in its memory."""
+    return Intake(registry, runs, ReleaseIndex(evidence or FakeEvidence()), clock or FakeClock(), "late", "standard", lambda: digest)
 
 
 def test_one_entry_is_one_release_however_often_one_looks(registry: FakeRegistry) -> None:
     runs = Runs()
     poller = intake(registry, runs)
     assert poller.poll() == []
-    registry.set_stage("late", "2", "Staging")
+    registry.move("late", "2", "Staging")
     assert poller.poll() == ["run-1"]
     assert [poller.poll() for _ in range(3)] == [[], [], []]
     assert runs.asked == [{"model_name": "late", "version": "2", "profile_name": "standard"}]
@@ -54,46 +38,161 @@ def test_one_entry_is_one_release_however_often_one_looks(registry: FakeRegistry
 def test_the_version_that_entered_first_is_released_first(registry: FakeRegistry) -> None:
     runs = Runs()
     for version in ("3", "1", "2"):
-        registry.set_stage("late", version, "Staging")
+        registry.move("late", version, "Staging")
     intake(registry, runs).poll()
     assert [parameters["version"] for parameters in runs.asked] == ["3", "1", "2"]
 
 
 def test_a_restart_repeats_the_key_so_that_nothing_is_released_twice(registry: FakeRegistry) -> None:
     runs = Runs()
-    registry.set_stage("late", "2", "Staging")
-    assert intake(registry, runs).poll() == intake(registry, runs).poll() == ["run-1"]
-    assert len(runs.keys) == 1
+    registry.move("late", "2", "Staging")
+    assert [intake(registry, runs).poll() for _ in range(3)] == [["run-1"], [], []]
+    assert len(runs.runs) == 1
 
 
 def test_a_version_that_left_and_came_back_is_the_same_release_until_the_profile_changes(registry: FakeRegistry) -> None:
     runs = Runs()
     poller = intake(registry, runs)
     for stage in ("Staging", "Archived", "Staging"):
-        registry.set_stage("late", "2", stage)
+        registry.move("late", "2", stage)
         poller.poll()
-    assert list(runs.keys.values()) == ["run-1"]
+    runs.set_state("run-1", "COMPLETED", "Held")
+    assert poller.poll() == []
+    assert list(runs.runs) == ["run-1"]
     assert intake(registry, runs, digest="sha256:b").poll() == ["run-2"]
 
 
 def test_what_failed_half_way_is_asked_for_again_and_nothing_is_lost(registry: FakeRegistry) -> None:
     runs = Runs(fails_at=2)
     for version in ("1", "2", "3"):
-        registry.set_stage("late", version, "Staging")
+        registry.move("late", version, "Staging")
     poller = intake(registry, runs)
     with pytest.raises(ServiceUnavailable):
         poller.poll()
-    assert poller.poll() == ["run-1", "run-2", "run-3"]
-    assert len(runs.keys) == 3
+    assert poller.poll() == ["run-2", "run-3"]
+    assert [parameters["version"] for parameters in runs.asked] == ["1", "2", "3"]
 
 
 def test_a_registry_that_is_down_forgets_nothing(registry: FakeRegistry) -> None:
     runs = Runs()
     poller = intake(registry, runs)
-    registry.set_stage("late", "2", "Staging")
+    registry.move("late", "2", "Staging")
     poller.poll()
     registry.down = True
     with pytest.raises(ServiceUnavailable):
         poller.poll()
     registry.down = False
     assert poller.poll() == []
+
+
+UNDECIDED = [("CRASHED", "Crashed"), ("FAILED", "Failed"), ("FAILED", "TimedOut")]
+DECIDED = [("COMPLETED", name) for name in ("Promoted", "Held", "Rejected", "RolledBack")]
+NOT_ENDED = [("SCHEDULED", "AwaitingConcurrencySlot"), ("PENDING", "Pending"), ("RUNNING", "Running"), ("CANCELLED", "Cancelled")]
+
+
+@pytest.mark.parametrize(("state_type", "state_name"), UNDECIDED)
+def test_what_ended_without_a_decision_is_asked_for_again_after_growing_pauses_and_then_archived(
+    registry: FakeRegistry, state_type: str, state_name: str
+) -> None:
+    runs, clock, evidence = Runs(), FakeClock(), FakeEvidence()
+    registry.move("late", "2", "Staging")
+    poller = intake(registry, runs, clock=clock, evidence=evidence)
+    assert poller.poll() == ["run-1"]
+    for attempt, pause_seconds in enumerate(PAUSES_SECONDS, start=2):
+        last = f"run-{attempt - 1}"
+        evidence.append(f"r{attempt}", "intake", {"candidate": "late/2", "flow_run_id": last})
+        evidence.append(f"r{attempt}", "failed", {"reason": "its process is gone"})
+        runs.set_state(last, state_type, state_name)
+        assert poller.poll() == []
+        clock.seconds += pause_seconds - 0.1
+        assert poller.poll() == []
+        clock.seconds += 0.1
+        assert poller.poll() == [f"run-{attempt}"]
+        assert poller.poll() == []
+        assert attempt_of(runs.runs[f"run-{attempt}"].idempotency_key) == attempt
+        assert runs.asked[-1] == runs.asked[0], "law 2: no parameter tells one attempt from another"
+    assert tuple(sorted(PAUSES_SECONDS)) == PAUSES_SECONDS
+    runs.set_state("run-3", state_type, state_name)
+    assert poller.poll() == []
+    archived = registry.versions[("late", "2")]
+    assert archived.stage == "Archived"
+    assert "3 releases ended without a decision" in archived.tags["interlock.reason"]
+    assert [run.idempotency_key for run in runs.runs.values()] == [
+        "late:2:sha256:a",
+        "late:2:sha256:a:attempt-2",
+        "late:2:sha256:a:attempt-3",
+    ]
+
+
+@pytest.mark.parametrize(("state_type", "state_name"), DECIDED + NOT_ENDED)
+def test_what_was_decided_or_has_not_ended_is_never_asked_for_again(registry: FakeRegistry, state_type: str, state_name: str) -> None:
+    runs, clock = Runs(), FakeClock()
+    registry.move("late", "2", "Staging")
+    for poller in (intake(registry, runs, clock=clock), intake(registry, runs, clock=clock)):
+        for _ in range(5):
+            poller.poll()
+            clock.seconds += 1000
+            runs.set_state("run-1", state_type, state_name)
+    assert (list(runs.runs), len(runs.asked)) == (["run-1"], 1)
+
+
+@pytest.mark.parametrize(("ending", "again"), [({"decision": "Held"}, False), ({}, True)], ids=["decided", "failed"])
+def test_a_run_that_crashed_after_its_decision_was_recorded_is_not_tried_again(
+    registry: FakeRegistry, ending: dict[str, str], again: bool
+) -> None:
+    runs, clock, evidence = Runs(), FakeClock(), FakeEvidence()
+    registry.move("late", "2", "Staging")
+    poller = intake(registry, runs, clock=clock, evidence=evidence)
+    poller.poll()
+    evidence.append("r", "intake", {"candidate": "late/2", "flow_run_id": "run-1"})
+    runs.set_state("run-1", "CRASHED", "Crashed")
+    for _ in range(3):
+        assert poller.poll() == [], "its release has no ending yet: somebody is bringing traffic and registry in line"
+        clock.seconds += 1000
+    evidence.append("r", "decision" if ending else "failed", {"reason": "so", **ending})
+    poller.poll()
+    clock.seconds += 1000
+    assert (poller.poll() == ["run-2"]) is again
+
+
+def test_a_restart_counts_the_attempts_that_were_made_before_it(registry: FakeRegistry) -> None:
+    runs = Runs()
+    registry.move("late", "2", "Staging")
+    for attempt in (1, 2, 3):
+        clock = FakeClock()
+        poller = intake(registry, runs, clock=clock)
+        poller.poll()
+        clock.seconds += 1000
+        poller.poll()
+        assert len(runs.runs) == attempt
+        runs.set_state(f"run-{attempt}", "CRASHED", "Crashed")
+    intake(registry, runs).poll()
+    assert registry.versions[("late", "2")].stage == "Archived"
+
+
+def test_a_version_that_research_took_back_is_not_tried_again(registry: FakeRegistry) -> None:
+    runs, clock = Runs(), FakeClock()
+    registry.move("late", "2", "Staging")
+    poller = intake(registry, runs, clock=clock)
+    poller.poll()
+    runs.set_state("run-1", "CRASHED", "Crashed")
+    poller.poll()
+    registry.move("late", "2", "None")
+    clock.seconds += 1000
+    assert poller.poll() == []
+
+
+@pytest.mark.parametrize(("key", "attempt"), [("", 1), ("late:2:sha256:a", 1), ("x:attempt-3", 3), ("x:attempt-", 1), ("a:attempt-b:2", 1)])
+def test_the_attempt_is_read_from_the_key(key: str, attempt: int) -> None:
+    assert attempt_of(key) == attempt
+
+
+@pytest.mark.parametrize(("kind", "found"), [("failed", "late-2-1"), ("decision", None), ("tick", None)])
+def test_a_release_resumes_the_last_one_of_its_version_that_was_not_decided(kind: str, found: str | None) -> None:
+    evidence = FakeEvidence()
+    for release_id in ("late-2-0", "late-2-1", "late-22-1", "late-3-1"):
+        evidence.append(release_id, "intake", {"candidate": "late"})
+    evidence.append("late-2-0", "failed", {"reason": "x"})
+    evidence.append("late-2-1", kind, {"reason": "x"})
+    assert resumed_release(evidence, "late-2-2") == found
+    assert resumed_release(evidence, "late-4-2") is None

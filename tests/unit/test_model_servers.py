@@ -14,6 +14,7 @@ from interlock.errors import ServiceRefused, ServiceUnavailable
 from interlock.model.digest import artifact_digest
 from interlock.model.release import ModelVersion
 from interlock.plane import model_servers
+from interlock.plane.leftovers import Leftovers, ProcessNotes
 from interlock.plane.model_servers import ModelServers
 
 SERVER = """
@@ -24,6 +25,8 @@ class Ping(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Ping).serve_forever()
 """
+
+SERVE = [sys.executable, "-c", SERVER]
 
 
 def pinned(models: Path, content: str) -> ModelVersion:
@@ -73,12 +76,12 @@ def test_a_server_is_ready_when_it_answers_and_gone_when_it_was_stopped(servers:
     assert not state.ready, "nobody has heard from it yet"
     eventually(lambda: is_ready(servers, one))
     load(servers, one)
-    assert servers.pids() == [state.pid], "loading what runs starts nothing"
+    assert [note.pid for note in servers.notes()] == [state.pid], "loading what runs starts nothing"
     assert servers.failure(one) is None
     servers.unload(one)
     servers.unload(one)
     assert servers.observe(one) is None
-    assert servers.pids() == []
+    assert servers.notes() == []
 
 
 def test_an_old_reading_says_nothing_about_now(servers: ModelServers, one: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +119,7 @@ def test_what_was_not_fetched_and_what_is_unknown_is_refused(servers: ModelServe
         load(servers, ModelVersion("late", "2", "sha256:" + "2" * 64))
     with pytest.raises(ServiceRefused, match="'bento', must be interlock or mlflow"):
         load(servers, one, server="bento")
-    assert servers.pids() == []
+    assert servers.notes() == []
 
 
 def watch(servers: ModelServers) -> None:
@@ -194,6 +197,22 @@ def test_a_hung_incumbent_is_killed_and_started_again(servers: ModelServers, one
     assert pid_of(servers, one) != before
 
 
+def test_who_has_a_spare_that_answers_is_given_up_sooner(servers: ModelServers, one: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_servers, "HUNG_BESIDE_SPARE_SECONDS", 0.3)
+    monkeypatch.setattr(model_servers, "HUNG_AFTER_SECONDS", 3600.0)
+    load(servers, one)
+    servers.load(servers.check(one, server="interlock"), thread_count=1, is_spare=True)
+    eventually(lambda: is_ready(servers, one))
+    before = pid_of(servers, one)
+    os.kill(before, signal.SIGSTOP)
+
+    def is_given_up() -> bool:
+        watch(servers)
+        return pid_of(servers, one) != before
+
+    eventually(is_given_up)
+
+
 def test_an_incumbent_that_is_still_starting_is_not_hung(servers: ModelServers, one: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_servers, "HUNG_AFTER_SECONDS", 0.0)
     monkeypatch.setattr(model_servers, "server_command", lambda *_, **__: [sys.executable, "-c", "import time; time.sleep(600)"])
@@ -208,7 +227,9 @@ def test_an_incumbent_that_is_still_starting_is_not_hung(servers: ModelServers, 
 def test_every_start_is_told_with_its_process_known(one: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_servers, "server_command", lambda *_, port, **__: [sys.executable, "-c", SERVER, str(port)])
     told: list[list[int]] = []
-    telling = ModelServers(models_directory=tmp_path, log_directory=tmp_path, on_started=lambda: told.append(telling.pids()))
+    telling = ModelServers(
+        models_directory=tmp_path, log_directory=tmp_path, on_started=lambda: told.append([note.pid for note in telling.notes()])
+    )
     try:
         load(telling, one)
         assert told == [[pid_of(telling, one)]]
@@ -232,14 +253,63 @@ def test_what_is_being_stopped_is_not_started_again_and_afterwards_nothing_is(
         reading.set()
         return may_go_on.wait(30) and False
 
-    monkeypatch.setattr(servers, "_read", lambda loaded: answers(loaded.port))
+    monkeypatch.setattr(servers, "_read", lambda loaded: answers(loaded.process.port))
     health = threading.Thread(target=watch, args=(servers,))
     health.start()
     assert reading.wait(30)
-    loaded = servers._loaded[one.label]
+    loaded = servers._loaded["model-late-1"]
     servers.stop_all()
     may_go_on.set()
     health.join(30)
     assert not loaded.process.is_running
     with pytest.raises(ServiceUnavailable, match="stopping"):
         load(servers, one)
+
+
+def next_servers(servers: ModelServers, tmp_path: Path) -> ModelServers:
+    """Those of the next supervisor, after this one was killed."""
+    ProcessNotes(tmp_path / "processes.json", read=servers.notes).note()
+    left = Leftovers(tmp_path / "processes.json", log_directory=tmp_path)
+    return ModelServers(models_directory=tmp_path, log_directory=tmp_path, leftovers=left)
+
+
+def test_a_spare_is_a_second_server_with_a_port_of_its_own_and_goes_with_the_first(servers: ModelServers, one: ModelVersion) -> None:
+    load(servers, one)
+    assert servers.observe(one, is_spare=True) is None
+    servers.load(servers.check(one, server="interlock"), thread_count=1, is_spare=True)
+    primary, spare = servers.observe(one), servers.observe(one, is_spare=True)
+    assert primary is not None
+    assert spare is not None
+    assert (primary.pid != spare.pid, primary.port != spare.port) == (True, True)
+    servers.unload(one)
+    assert (servers.observe(one), servers.observe(one, is_spare=True), servers.notes()) == (None, None, [])
+
+
+def test_a_server_that_a_killed_supervisor_left_is_taken_over_and_restarted_where_it_was(
+    servers: ModelServers, one: ModelVersion, tmp_path: Path
+) -> None:
+    load(servers, one)
+    eventually(lambda: is_ready(servers, one))
+    before = servers.observe(one)
+    again = next_servers(servers, tmp_path)
+    assert again.take_over(one, server="interlock", thread_count=1)
+    assert not again.take_over(one, server="interlock", thread_count=1, is_spare=True), "there was none"
+    eventually(lambda: is_ready(again, one))
+    assert again.observe(one) == before
+    kill(again, one)
+    eventually(lambda: comes_back(again, one))
+    after = again.observe(one)
+    assert before is not None
+    assert after is not None
+    assert (after.port, after.pid != before.pid) == (before.port, True)
+    again.stop_all()
+
+
+def test_other_files_under_the_same_label_are_not_taken_over(
+    servers: ModelServers, one: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_servers, "server_command", lambda *_, model_dir, port, **__: [*SERVE, str(port), str(model_dir)])
+    load(servers, one)
+    other = ModelVersion("late", "1", "sha256:" + "2" * 64)
+    assert not next_servers(servers, tmp_path).take_over(other, server="interlock", thread_count=1)
+    assert next_servers(servers, tmp_path).take_over(one, server="interlock", thread_count=1)

@@ -9,6 +9,7 @@ from interlock.control.comparison import comparison
 from interlock.control.policy import judge_policy
 from interlock.errors import PolicyError
 from interlock.judge.comparators import Difference, Layout
+from interlock.model.plane import CandidateLimits
 from interlock.profile.reader import list_profiles, parse_profile, profiles_directory, read_profile
 from tests.worlds import PROFILES
 
@@ -94,6 +95,16 @@ def test_a_good_profile_is_read_with_the_digest_of_its_text() -> None:
         pytest.param("alpha: 0.01", "<<: {alpha: 0.1}\n  alpha: 0.01", ["<<"], id="a merge key is unknown"),
         pytest.param("description: For", "description: !!python/object/apply:os.system [id] # For", ["python"], id="a Python tag"),
         pytest.param("description: For", "? [a, b]\n: 1\ndescription: For", ["p.yaml"], id="a list as a key"),
+        pytest.param("error_percent: 50.0", "error_percent: .nan", ["limits.error_percent", "finite"], id="a limit nothing exceeds"),
+        pytest.param("error_percent: 50.0", "error_percent: 100.0", ["limits.error_percent", "100"], id="a limit nothing can exceed"),
+        pytest.param("error_percent: 50.0", "error_percent: 20.0", ["limits.error_percent 20", "judge.slo"], id="the judge's own errors"),
+        pytest.param("p99_ms: 1900.0", "p99_ms: 1000.0", ["limits.p99_ms 1000", "max_p99_ms 1000"], id="the judge's own latency"),
+        pytest.param(
+            "resident_mib: 2048.0", "resident_mib: 900.0", ["limits.resident_mib", "gates.memory"], id="the memory gate's own limit"
+        ),
+        pytest.param("resident_mib: 2048.0", "resident_mib: .inf", ["limits.resident_mib", "finite"], id="memory without a limit"),
+        pytest.param("min_sample_count: 50      ", "min_sample_count: 0", ["limits.min_sample_count"], id="a limit broken by no answer"),
+        pytest.param("  p99_ms: 1900.0 ", "  # p99_ms: 1900.0 ", ["limits.p99_ms", "required"], id="a limit left out"),
         pytest.param("recovery_time_objective_seconds: 300.0", "recovery_time_objective_seconds: 301", ["300"], id="an objective too long"),
         pytest.param("\nrecovery_time_objective_seconds: 300.0", "", ["recovery_time_objective_seconds"], id="no objective at all"),
     ],
@@ -101,6 +112,10 @@ def test_a_good_profile_is_read_with_the_digest_of_its_text() -> None:
 def test_a_trap_is_refused_and_named(old: str, new: str, words: list[str]) -> None:
     message = refusal(changed(old, new))
     assert all(word in message for word in words), message
+
+
+def test_the_plane_takes_the_limits_as_the_profile_has_them() -> None:
+    assert parse_profile(GOOD, source="p.yaml").profile.limits.for_plane() == CandidateLimits(50.0, 1900.0, 50, 2048.0)
 
 
 OUTPUT = "output: {type: probability, comparator: total_variation}"

@@ -1,84 +1,394 @@
-"""After a release was lost without a word, evidence and registry follow traffic."""
+"""Releases whose process cannot say how they ended: one ending each, wherever they were cut, and wherever the clean-up was cut."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pytest
 
-from interlock.adapters.fakes import FakeClock, FakeEvidence, FakeRegistry
-from interlock.control.reconcile import close_lost_release, follow_traffic
-from interlock.errors import ReleaseError
-from tests.worlds import CANDIDATE, INCUMBENT
+from interlock.adapters.fakes import FakeRuns
+from interlock.control.reconcile import CRASH_GRACE_SECONDS, START_GRACE_SECONDS, Reconciler
+from interlock.control.releases import ReleaseIndex
+from interlock.control.resume import ProcessMark
+from interlock.control.session import ReleaseSession
+from interlock.control.traffic import finalise_promotion
+from interlock.errors import ConcurrencyError, ReleaseError, ServiceUnavailable
+from tests.worlds import CANDIDATE, INCUMBENT, World
+
+MARK = ProcessMark("here", "boot", 7, "99")
+EFFECTS = ("restore_incumbent", "set_champion", "set_stage", "set_tags", "append", "end")
 
 
-@pytest.fixture
-def registry() -> FakeRegistry:
-    """Killed in the bake: the candidate is the champion already, traffic is back on the incumbent."""
-    registry = FakeRegistry()
-    registry.add("late", "1", "Archived")
-    registry.add("late", "2", "Production")
-    registry.champions["late"] = "2"
-    return registry
+class Cut(BaseException):
+    """The process that cleans up died."""
 
 
-def begun(evidence: FakeEvidence, release_id: str, *, ending: str | None = None) -> None:
-    evidence.append(release_id, "intake", {"candidate": "late/2"})
-    if ending:
-        evidence.append(release_id, ending, {"reason": "it ended"})
+@dataclass
+class Care:
+    """A world with a release in it, and who looks after it."""
+
+    world: World = field(default_factory=World)
+    runs: FakeRuns = field(default_factory=FakeRuns)
+    living: set[int] = field(default_factory=set)
+    reports: list[str] = field(default_factory=list)
+
+    def reconciler(self, wrap: Callable[[Any], Any] = lambda service: service) -> Reconciler:
+        """As a new start of `up` has it: with nothing in its memory."""
+        world = self.world
+        return Reconciler(
+            traffic=wrap(world.traffic),
+            registry=wrap(world.registry),
+            evidence=wrap(world.evidence),
+            clock=world.clock,
+            runs=wrap(self.runs),
+            index=ReleaseIndex(world.evidence),
+            is_alive=lambda mark: mark.pid in self.living,
+            is_running=lambda pid: pid in self.living,
+            write_report=self.reports.append,
+        )
+
+    def begin(self, *, attempt: int = 1) -> ReleaseSession:
+        """A release as far as its intake, its run RUNNING in Prefect."""
+        session = self.world.session()
+        self.world.registry.claim("late", token=session.release.token)
+        facts = {"candidate": "late/2", "candidate_digest": CANDIDATE.digest, "token": session.release.token, "stage": "Staging"}
+        session.record("intake", **facts, attempt=attempt, flow_run_id="run-1", process=asdict(MARK))
+        self.runs.set_state("run-1", "RUNNING", "Running", pid=7)
+        self.living.add(7)
+        return session
+
+    def endings(self) -> list[str]:
+        """How the release ended, each time."""
+        records = self.world.evidence.records.get("late-2", [])
+        return [str(r.get("decision", "Failed")) for r in records if r["kind"] in ("decision", "failed")]
+
+    def picture(self) -> dict[str, Any]:
+        """Everything that must be the same however often the clean-up was cut."""
+        world = self.world
+        versions = {version: (v.stage, dict(v.tags)) for (_, version), v in world.registry.versions.items()}
+        traffic = (world.traffic.incumbent, world.traffic.weight_bps, world.traffic.mirroring, world.traffic.release_id)
+        runs = {run.run_id: run.state_name for run in self.runs.runs.values()}
+        return {
+            "versions": versions,
+            "champion": world.registry.champions["late"],
+            "traffic": traffic,
+            "ends": self.endings(),
+            "runs": runs,
+        }
 
 
-def stages(registry: FakeRegistry) -> tuple[str, str]:
-    return registry.read_version("late", "1").stage, registry.read_version("late", "2").stage
+def in_gates(care: Care) -> None:
+    care.begin().record("gate", gate="drift", outcome="PASS", reason="", measurements=[])
 
 
-def test_a_release_that_lost_its_lease_in_the_bake_is_closed_and_the_registry_says_who_serves(registry: FakeRegistry) -> None:
-    evidence = FakeEvidence()
-    begun(evidence, "r")
-    close_lost_release(registry, evidence, FakeClock(), release_id="r", incumbent=INCUMBENT, candidate=CANDIDATE)
-    assert registry.champions["late"] == "1"
-    assert stages(registry) == ("Production", "Archived")
-    assert evidence.records["r"][-1]["kind"] == "failed"
+def in_canary(care: Care) -> None:
+    session = care.begin()
+    care.world.traffic.set_weight(5000, lease_seconds=10, token=session.release.token)
+    session.record("tick", outcome="CONTINUE", decided_by="", reason="")
 
 
-def test_a_start_ends_what_was_under_way_and_nothing_else(registry: FakeRegistry) -> None:
-    evidence = FakeEvidence()
-    begun(evidence, "under-way")
-    begun(evidence, "decided", ending="decision")
-    begun(evidence, "lost", ending="failed")
-    evidence.append("adoption-late-1", "adoption", {"incumbent": "late/1"})
-    assert follow_traffic(registry, evidence, FakeClock(), incumbent=INCUMBENT) == ["under-way"]
-    assert registry.champions["late"] == "1"
-    assert stages(registry) == ("Production", "Archived")
-    assert follow_traffic(registry, evidence, FakeClock(), incumbent=INCUMBENT) == [], "a second start finds nothing to do"
+def in_canary_the_last_time(care: Care) -> None:
+    session = care.begin(attempt=3)
+    care.world.traffic.set_weight(5000, lease_seconds=10, token=session.release.token)
 
 
-def test_a_model_that_nobody_champions_is_left_alone(registry: FakeRegistry) -> None:
-    registry.champions.clear()
-    assert follow_traffic(registry, FakeEvidence(), FakeClock(), incumbent=INCUMBENT) == []
-    assert stages(registry) == ("Archived", "Production")
+def after_a_halt(care: Care) -> None:
+    session = care.begin()
+    care.world.traffic.set_weight(5000, lease_seconds=10, token=session.release.token)
+    care.world.traffic.restore_incumbent(reason="they differ", token=session.release.token)
+    session.record("tick", outcome="HALT", decided_by="divergence", reason="they differ")
 
 
-def test_who_was_lost_gets_a_report_last_of_all_and_also_when_the_registry_does_not_follow(registry: FakeRegistry) -> None:
-    evidence, seen = FakeEvidence(), []
+def champion_moved(care: Care) -> ReleaseSession:
+    session = care.begin()
+    token = session.release.token
+    care.world.traffic.set_weight(10_000, lease_seconds=10, token=token)
+    care.world.registry.set_champion("late", "2", token=token)
+    return session
 
-    def write(release_id: str) -> None:
-        seen.append((release_id, evidence.records[release_id][-1]["kind"], registry.champions["late"]))
 
-    begun(evidence, "r")
-    close_lost_release(registry, evidence, FakeClock(), release_id="r", incumbent=INCUMBENT, candidate=CANDIDATE, write_report=write)
-    begun(evidence, "s")
-    follow_traffic(registry, evidence, FakeClock(), incumbent=INCUMBENT, write_report=write)
-    assert seen == [("r", "failed", "1"), ("s", "failed", "1")]
-    registry.down = True
-    begun(evidence, "t")
+def in_bake(care: Care) -> None:
+    champion_moved(care).record("promoted", champion="2", stage="Production")
+
+
+def at_promotion_before_the_record(care: Care) -> None:
+    champion_moved(care)
+
+
+def after_the_plane_promoted(care: Care) -> None:
+    session = champion_moved(care)
+    session.record("promoted", champion="2", stage="Production")
+    care.world.traffic.promote(token=session.release.token)
+
+
+def after_finalised(care: Care) -> None:
+    session = champion_moved(care)
+    session.record("promoted", champion="2", stage="Production")
+    finalise_promotion(session)
+
+
+BACK = ("1", "Production", "Staging", "Failed", "Crashed", INCUMBENT)
+GIVEN_UP = ("1", "Production", "Archived", "Failed", "Crashed", INCUMBENT)
+DECIDED = ("1", "Production", "Archived", "RolledBack", "RolledBack", INCUMBENT)
+FINISHED = ("2", "Archived", "Production", "Promoted", "Promoted", CANDIDATE)
+MOMENTS = [
+    (in_gates, BACK),
+    (in_canary, BACK),
+    (in_canary_the_last_time, GIVEN_UP),
+    (after_a_halt, DECIDED),
+    (at_promotion_before_the_record, BACK),
+    (in_bake, BACK),
+    (after_the_plane_promoted, FINISHED),
+    (after_finalised, FINISHED),
+]
+moments = pytest.mark.parametrize(("moment", "ends"), MOMENTS, ids=[moment.__name__ for moment, _ in MOMENTS])
+
+
+def is_ended(care: Care, ends: tuple[Any, ...]) -> bool:
+    registry, picture = care.world.registry, care.picture()
+    champion, first, second, ending, run, serving = ends
+    assert (registry.champions["late"], registry.versions[("late", "1")].stage) == (champion, first)
+    assert registry.versions[("late", "2")].stage == second
+    assert picture["ends"] == [ending]
+    assert picture["runs"] == {"run-1": run}
+    assert picture["traffic"] == (serving, 0, False, None)
+    return True
+
+
+def looked_after(care: Care, *, wrap: Callable[[Any], Any] = lambda service: service) -> None:
+    reconciler = care.reconciler(wrap)
+    reconciler.poll()
+    care.world.clock.seconds += CRASH_GRACE_SECONDS
+    reconciler.poll()
+
+
+@moments
+def test_a_release_whose_process_died_is_ended_at_once_and_the_same_however_often_one_looks(
+    moment: Callable[[Care], None], ends: tuple[Any, ...]
+) -> None:
+    care = Care()
+    moment(care)
+    care.living.clear()
+    for _ in range(3):
+        looked_after(care)
+        assert is_ended(care, ends)
+    assert care.reports == ["late-2"]
+
+
+class Cutting:
+    """Passes calls on; when the last of so many effects was carried out, the process dies before it hears of it."""
+
+    def __init__(self, inner: Any, left: list[int]) -> None:
+        self._inner, self._left = inner, left
+
+    def __getattr__(self, name: str) -> Any:
+        inner = getattr(self._inner, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            answer = inner(*arguments, **named)
+            self._left[0] -= 1
+            if self._left[0] == 0:
+                raise Cut
+            return answer
+
+        return call if name in EFFECTS else inner
+
+
+def was_cut(moment: Callable[[Care], None], cut_after: int, ends: tuple[Any, ...]) -> bool:
+    """Whether a clean-up has so many effects: it was cut behind the last of them, and the next clean-up ended the same."""
+    care, left = Care(), [cut_after]
+    moment(care)
+    care.living.clear()
+    try:
+        looked_after(care, wrap=lambda service: Cutting(service, left))
+    except Cut:
+        looked_after(care)
+        return is_ended(care, ends)
+    return False
+
+
+@moments
+def test_a_clean_up_that_was_cut_after_any_effect_is_finished_by_the_next(moment: Callable[[Care], None], ends: tuple[Any, ...]) -> None:
+    effects = next(cut_after - 1 for cut_after in range(1, 20) if not was_cut(moment, cut_after, ends))
+    assert effects >= 2, "at least the record and Prefect's state"
+
+
+@moments
+def test_a_start_ends_what_was_under_way_whoever_lives(moment: Callable[[Care], None], ends: tuple[Any, ...]) -> None:
+    care = Care()
+    moment(care)
+    care.world.traffic.restore_incumbent(reason="the plane was started anew")
+    care.reconciler().start()
+    assert care.endings() == [ends[3]]
+    care.living.clear()
+    looked_after(care)
+    assert is_ended(care, ends)
+
+
+def test_a_release_that_has_begun_since_the_start_is_not_taken_for_one_of_before() -> None:
+    care = Care()
+    in_canary(care)
+    before = care.picture()
+    care.reconciler().start()
+    assert care.picture() == before
+
+
+def test_a_release_that_lives_is_not_touched() -> None:
+    care = Care()
+    in_canary(care)
+    before, calls = care.picture(), len(care.world.traffic.calls)
+    reconciler = care.reconciler()
+    for _ in range(5):
+        reconciler.poll()
+    assert care.picture() == before
+    assert len(care.world.traffic.calls) == calls, "not even looked at"
+
+
+def test_a_stopped_process_is_alive_until_its_lease_is_over_and_then_ended_once() -> None:
+    care = Care()
+    in_canary(care)
+    reconciler = care.reconciler()
+    reconciler.poll()
+    assert care.endings() == []
+    care.world.clock.seconds += 60
+    care.world.traffic.observe()
+    reconciler.lose("late-2")
+    assert care.endings() == ["Failed"]
+    assert care.world.registry.versions[("late", "2")].stage == "Staging"
+    assert care.runs.runs["run-1"].state_name == "Running", "it lives: Prefect hears from it when it wakes"
+    with pytest.raises(ConcurrencyError):
+        care.world.traffic.set_weight(9000, lease_seconds=10, token=1)
+
+
+def test_a_release_whose_plane_another_one_holds_is_recorded_and_the_newer_one_keeps_everything() -> None:
+    care = Care()
+    in_bake(care)
+    care.living.clear()
+    world = care.world
+    world.traffic.restore_incumbent(reason="a person")
+    newer = world.traffic.begin("newer", lease_seconds=100)
+    world.registry.claim("late", token=newer)
+    looked_after(care)
+    assert care.endings() == ["Failed"]
+    assert world.traffic.release_id == "newer"
+    assert world.registry.champions["late"] == "2", "the newer release says who is champion when it ends"
+    assert "left alone" in world.records("failed")[0]["reason"]
+
+
+def test_a_registry_that_is_down_is_tried_again_and_no_ending_is_written_before_it_follows() -> None:
+    care = Care()
+    in_bake(care)
+    care.living.clear()
+    care.world.registry.down = True
+    reconciler = care.reconciler()
     with pytest.raises(ReleaseError):
-        close_lost_release(registry, evidence, FakeClock(), release_id="t", incumbent=INCUMBENT, candidate=CANDIDATE, write_report=write)
-    assert seen[-1][:2] == ("t", "failed")
+        reconciler.poll()
+    assert (care.endings(), care.world.traffic.weight_bps) == ([], 0)
+    care.world.registry.down = False
+    looked_after(care)
+    assert is_ended(care, BACK)
 
 
-def test_a_report_that_cannot_be_written_changes_nothing(registry: FakeRegistry) -> None:
+def test_a_model_that_nobody_champions_is_left_alone() -> None:
+    care = Care()
+    care.world.registry.champions.clear()
+    care.reconciler().start()
+    assert care.world.registry.champions == {}
+
+
+def test_a_start_makes_the_registry_say_who_serves() -> None:
+    care = Care()
+    care.world.registry.set_champion("late", "2", token=0)
+    care.reconciler().start()
+    registry = care.world.registry
+    assert (registry.champions["late"], registry.versions[("late", "2")].stage) == ("1", "Archived")
+
+
+def test_a_report_that_cannot_be_written_changes_nothing() -> None:
     def broken(release_id: str) -> None:
         raise OSError(f"no space left for the report of {release_id}")
 
-    evidence = FakeEvidence()
-    begun(evidence, "a")
-    begun(evidence, "b")
-    assert follow_traffic(registry, evidence, FakeClock(), incumbent=INCUMBENT, write_report=broken) == ["a", "b"]
-    assert stages(registry) == ("Production", "Archived")
+    care = Care()
+    in_canary(care)
+    care.living.clear()
+    reconciler = care.reconciler()
+    reconciler.write_report = broken
+    reconciler.poll()
+    assert care.endings() == ["Failed"]
+
+
+def test_evidence_that_cannot_be_read_keeps_nobody_else_from_being_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    from interlock.errors import EvidenceError
+
+    care = Care()
+    in_canary(care)
+    care.living.clear()
+    care.world.evidence.append("broken", "intake", {"candidate": "late/9"})
+    read = care.world.evidence.read
+
+    def cut_off(release_id: str) -> Any:
+        if release_id == "broken":
+            raise EvidenceError("the evidence was cut or changed")
+        return read(release_id)
+
+    monkeypatch.setattr(care.world.evidence, "read", cut_off)
+    looked_after(care)
+    assert care.endings() == ["Failed"]
+
+
+def test_a_live_release_is_read_once_however_much_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    care = Care()
+    in_canary(care)
+    readings, read = [0], care.world.evidence.read
+
+    def counted(release_id: str) -> Any:
+        readings[0] += 1
+        return read(release_id)
+
+    monkeypatch.setattr(care.world.evidence, "read", counted)
+    reconciler = care.reconciler()
+    for second in range(20):
+        care.world.evidence.append("late-2", "tick", {"outcome": "CONTINUE", "second": second})
+        reconciler.poll()
+    assert readings == [1]
+
+
+@pytest.mark.parametrize(
+    ("state_type", "pid", "grace_seconds"),
+    [("RUNNING", 7, CRASH_GRACE_SECONDS), ("PENDING", 7, CRASH_GRACE_SECONDS), ("PENDING", None, START_GRACE_SECONDS)],
+)
+def test_a_run_that_died_before_it_wrote_evidence_is_crashed_after_a_grace(state_type: str, pid: int | None, grace_seconds: float) -> None:
+    care = Care()
+    care.runs.set_state("run-9", state_type, state_type.title(), pid=pid)
+    reconciler = care.reconciler()
+    reconciler.poll()
+    care.world.clock.seconds += grace_seconds - 0.1
+    reconciler.poll()
+    assert care.runs.runs["run-9"].state_type == state_type
+    care.world.clock.seconds += 0.1
+    reconciler.poll()
+    assert care.runs.runs["run-9"].state_name == "Crashed"
+
+
+@pytest.mark.parametrize(("state_type", "pid"), [("RUNNING", 8), ("RUNNING", None), ("SCHEDULED", None)])
+def test_a_run_that_lives_or_cannot_be_seen_is_left_alone(state_type: str, pid: int | None) -> None:
+    care = Care(living={8})
+    care.runs.set_state("run-9", state_type, state_type.title(), pid=pid)
+    reconciler = care.reconciler()
+    for _ in range(5):
+        reconciler.poll()
+        care.world.clock.seconds += 1000
+    assert care.runs.runs["run-9"].state_type == state_type
+
+
+def test_prefect_being_away_keeps_no_release_from_being_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(deployment: str) -> Any:
+        raise ServiceUnavailable("Prefect does not answer")
+
+    care = Care()
+    in_canary(care)
+    care.living.clear()
+    monkeypatch.setattr(care.runs, "read_under_way", away)
+    with pytest.raises(ServiceUnavailable):
+        care.reconciler().poll()
+    assert care.endings() == ["Failed"]

@@ -34,7 +34,7 @@ def world() -> World:
     world = World()
     token = world.session().release.token
     world.traffic.set_weight(5000, lease_seconds=10, token=token)
-    world.registry.set_champion("late", "2")
+    world.registry.set_champion("late", "2", token=token)
     return world
 
 

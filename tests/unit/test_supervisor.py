@@ -17,13 +17,14 @@ from interlock.errors import ServiceUnavailable
 from interlock.model.release import ModelVersion
 from interlock.plane import stack
 from interlock.plane import supervisor as supervisor_module
+from interlock.plane.addresses import UpOptions
 from interlock.plane.controller import PlaneController
 from interlock.plane.envoy_admin import EnvoySplit
-from interlock.plane.process import ManagedProcess
+from interlock.plane.process import ManagedProcess, Note
 from interlock.plane.stack import Part, Ports
 from interlock.plane.state_directory import StateDirectory
-from interlock.plane.supervisor import Supervisor, UpOptions
-from tests.plane_fakes import FakeAdmin, FakeServers
+from interlock.plane.supervisor import Supervisor
+from tests.plane_fakes import LIMITS, FakeAdmin, FakeServers
 
 ONE = ModelVersion("late", "1", "sha256:" + "1" * 64)
 TWO = ModelVersion("late", "2", "sha256:" + "2" * 64)
@@ -46,7 +47,7 @@ class NotedServers(FakeServers):
     def __init__(self, **_: object) -> None:
         super().__init__()
 
-    def pids(self) -> list[int]:
+    def notes(self) -> list[Note]:
         return []
 
     def stop_all(self) -> None:
@@ -118,7 +119,7 @@ class Rig:
         """A release in mid-canary."""
         self.controller.adopt(ONE, server="interlock", thread_count=1)
         token = self.controller.begin("r1", lease_seconds=60)
-        self.controller.load_candidate(TWO, server="interlock", thread_count=1, token=token)
+        self.controller.load_candidate(TWO, server="interlock", thread_count=1, limits=LIMITS, token=token)
         self.controller.set_weight(5000, lease_seconds=lease_seconds, token=token)
         return token
 
@@ -253,7 +254,7 @@ def test_an_envoy_that_is_gone_does_not_keep_the_rest_from_stopping(rig: Rig, ca
 
     rig.up(lose_envoy)
     assert "could not be asked for before stopping" in caplog.text
-    assert not any(process.is_running for process in rig.supervisor._processes)
+    assert not any(note.is_running for note in rig.supervisor._fleet.notes())
 
 
 def test_an_incumbent_that_is_not_started_again_is_told_once(rig: Rig) -> None:
@@ -271,9 +272,9 @@ def test_processes_are_noted_while_they_run_and_forgotten_when_they_were_stopped
     noted: list[int] = []
 
     def look() -> None:
-        noted.extend(entry["pid"] for entry in json.loads((tmp_path / "processes.json").read_text()))
+        noted.extend(entry["pid"] for entry in json.loads((tmp_path / "processes.json").read_text())["processes"])
 
     rig.up(look)
-    assert sorted(noted) == sorted(process.pid for process in rig.supervisor._processes)
+    assert sorted(noted) == sorted(note.pid for note in rig.supervisor._fleet.notes())
     assert not (tmp_path / "processes.json").exists()
     assert not (tmp_path / "stack.json").exists()

@@ -8,14 +8,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from interlock.plane import announcements, leftovers
+from interlock.plane import announcements
+from interlock.plane import fleet as fleet_module
 from interlock.plane.announcements import Announcements
-from interlock.plane.leftovers import ProcessNotes
+from interlock.plane.fleet import Fleet, Member
+from interlock.plane.leftovers import Leftovers, ProcessNotes
 from interlock.plane.process import ManagedProcess
 
 PARENT = """
@@ -115,8 +119,12 @@ def parent(logs: Path) -> Iterator[ManagedProcess]:
     process.stop(grace_seconds=0.1)
 
 
-def notes(logs: Path, *pids: int) -> ProcessNotes:
-    return ProcessNotes(logs.parent / "processes.json", log_directory=logs, pids=lambda: pids)
+def notes(logs: Path, *processes: ManagedProcess) -> ProcessNotes:
+    return ProcessNotes(logs.parent / "processes.json", read=lambda: [note for process in processes if (note := process.note)])
+
+
+def leftovers_of(logs: Path, *, supervised: Path | None = None) -> Leftovers:
+    return Leftovers(logs.parent / "processes.json", log_directory=supervised or logs)
 
 
 def child_of(logs: Path) -> psutil.Process:
@@ -130,8 +138,8 @@ def has_ended(process: psutil.Process) -> bool:
 
 def test_everything_in_a_noted_session_is_ended(logs: Path, parent: ManagedProcess) -> None:
     child = child_of(logs)
-    notes(logs, parent.pid).note()
-    notes(logs).stop_leftovers(grace_seconds=5)
+    notes(logs, parent).note()
+    leftovers_of(logs).stop(grace_seconds=5)
     assert has_ended(child)
     assert not parent.is_running
 
@@ -139,52 +147,199 @@ def test_everything_in_a_noted_session_is_ended(logs: Path, parent: ManagedProce
 def test_what_outlived_the_noted_process_is_ended_too(logs: Path, parent: ManagedProcess) -> None:
     """The supervisor and the launcher of MLflow were killed; its worker still has the port and the database."""
     child = child_of(logs)
-    noted = notes(logs, parent.pid)
+    noted = notes(logs, parent)
     noted.note()
     os.kill(parent.pid, signal.SIGKILL)
     eventually(lambda: not parent.is_running)
+    noted.note()
     assert not has_ended(child)
-    notes(logs).stop_leftovers(grace_seconds=5)
+    leftovers_of(logs).stop(grace_seconds=5)
     assert has_ended(child)
 
 
-def test_a_process_that_ended_before_the_next_note_stays_noted(logs: Path, parent: ManagedProcess) -> None:
-    child = child_of(logs)
-    pids = [parent.pid]
-    noted = ProcessNotes(logs.parent / "processes.json", log_directory=logs, pids=lambda: pids)
-    noted.note()
-    os.kill(parent.pid, signal.SIGKILL)
-    eventually(lambda: not parent.is_running)
-    pids.append(os.getpid())
-    noted.note()
-    assert child in notes(logs).leftovers()
-
-
 def test_strangers_are_left_alone(logs: Path, parent: ManagedProcess) -> None:
-    child = child_of(logs)
-    file = logs.parent / "processes.json"
-    file.write_text(json.dumps([{"pid": parent.pid, "created_at": psutil.Process(parent.pid).create_time() - 60}]))
-    assert notes(logs).leftovers() == [], "the number was given to somebody else"
-    file.write_text(json.dumps([{"pid": parent.pid, "created_at": 0.0}]))
+    child, note = child_of(logs), parent.note
+    assert note is not None
+
+    def write(created_at: float) -> None:
+        entry = {**asdict(note), "created_at": created_at}
+        (logs.parent / "processes.json").write_text(json.dumps({"version": "1", "ports": {}, "processes": [entry]}))
+
+    write(note.created_at - 60)
+    leftovers_of(logs).stop(grace_seconds=5)
+    assert parent.is_running, "the number was given to somebody else"
     os.kill(parent.pid, signal.SIGKILL)
     eventually(lambda: not parent.is_running)
-    other = ProcessNotes(file, log_directory=logs / "of another stack", pids=list)
-    assert other.leftovers() == [], "a session without a leader that another supervisor started"
-    assert notes(logs).leftovers() == [child]
+    leftovers_of(logs, supervised=logs / "of another stack").stop(grace_seconds=5)
+    assert not has_ended(child), "a session without a leader that another supervisor started"
+    leftovers_of(logs).stop(grace_seconds=5)
+    assert has_ended(child)
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", "3", "null", '[{"pid": "x"}]', "[1]", '[{"pid": 1}]'])
+UNREADABLE = [
+    "",
+    "{",
+    "{}",
+    "3",
+    "null",
+    "[]",
+    '{"version": "1", "ports": {}, "processes": [{"pid": 1}]}',
+    '{"version": 1, "ports": [], "processes": []}',
+]
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
 def test_notes_that_cannot_be_read_are_nobodys(logs: Path, text: str) -> None:
     (logs.parent / "processes.json").write_text(text)
-    assert notes(logs).leftovers() == []
+    left = leftovers_of(logs)
+    assert (left.ports, left.find("envoy")) == ({}, None)
+    left.stop(grace_seconds=0.1)
 
 
-def test_a_process_is_noted_by_when_it_was_started_not_by_who_has_its_number_later(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pids = [os.getpid()]
-    noted = ProcessNotes(logs.parent / "processes.json", log_directory=logs, pids=lambda: pids)
-    noted.note()
-    monkeypatch.setattr(leftovers, "_created_at", lambda pid: 5.0)
-    pids.append(os.getppid())
-    noted.note()
-    created = {entry["pid"]: entry["created_at"] for entry in json.loads((logs.parent / "processes.json").read_text())}
-    assert created == {os.getpid(): pytest.approx(psutil.Process().create_time()), os.getppid(): 5.0}
+def as_started(process: ManagedProcess, logs: Path, *, command: list[str] | None = None, name: str = "") -> ManagedProcess:
+    """What the next supervisor would start."""
+    return ManagedProcess(name or process.name, command or process.command, log_directory=logs)
+
+
+def test_what_runs_on_is_taken_over_with_its_ports_and_is_not_ended(logs: Path, parent: ManagedProcess) -> None:
+    notes(logs, parent).note_ports({"live": 8080})
+    left, again = leftovers_of(logs), as_started(parent, logs)
+    assert left.ports == {"live": 8080}
+    assert left.take_over(again)
+    left.stop(grace_seconds=0.1)
+    assert (again.pid, again.is_running, again.note) == (parent.pid, True, parent.note)
+    again.stop(grace_seconds=5)
+    assert not again.is_running
+    assert again.exit_code is not None
+    assert again.restart_if_dead()
+    assert again.pid != parent.pid
+    again.stop(grace_seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param({"command": ["other"]}, id="another command"), pytest.param({"name": "other"}, id="another name")],
+)
+def test_what_was_started_otherwise_is_ended_instead(logs: Path, parent: ManagedProcess, changes: dict[str, Any]) -> None:
+    notes(logs, parent).note()
+    left = leftovers_of(logs)
+    assert not left.take_over(as_started(parent, logs, **changes))
+    left.stop(grace_seconds=5)
+    assert not parent.is_running
+
+
+def test_another_version_takes_over_what_serves_users_and_nothing_else(logs: Path) -> None:
+    kept = [
+        ManagedProcess(name, [sys.executable, "-c", "import time; time.sleep(600)"], log_directory=logs)
+        for name in ("envoy", "model-x-1", "mlflow")
+    ]
+    try:
+        for process in kept:
+            process.start()
+        notes(logs, *kept).note()
+        file = logs.parent / "processes.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "version": "0.0.0"}))
+        left = leftovers_of(logs)
+        assert [name for name in ("envoy", "model-x-1", "mlflow") if left.find(name)] == ["envoy", "model-x-1"]
+        left.stop(grace_seconds=0.1, but=lambda name: name.startswith("model-"))
+        assert [process.name for process in kept if process.is_running] == ["model-x-1"]
+    finally:
+        for process in kept:
+            process.stop(grace_seconds=0.1)
+
+
+def test_where_nothing_runs_any_more_the_ports_are_chosen_anew(logs: Path, parent: ManagedProcess) -> None:
+    notes(logs, parent).note_ports({"live": 8080})
+    parent.stop(grace_seconds=0.1)
+    assert leftovers_of(logs).ports == {}
+
+
+class Answers:
+    """Whether a process says something, as the test wants it."""
+
+    def __init__(self) -> None:
+        self.says = True
+
+    def __call__(self) -> bool:
+        return self.says
+
+
+@dataclass
+class Fleeted:
+    fleet: Fleet
+    member: Member
+    answers: Answers
+    said: list[str]
+
+    @property
+    def pid(self) -> int:
+        return self.member.process.pid
+
+
+@pytest.fixture
+def fleeted(logs: Path) -> Iterator[Fleeted]:
+    said: list[str] = []
+    process = ManagedProcess("part", [sys.executable, "-c", "import time; time.sleep(600)"], log_directory=logs)
+    answers = Answers()
+    one = Fleeted(Fleet(say=said.append, on_change=lambda: None), Member(process, answers, silent_limit_seconds=0.0), answers, said)
+    one.fleet.launch(one.member)
+    yield one
+    one.fleet.stop_all(grace_seconds=0.1)
+
+
+def test_a_part_that_ended_is_started_again(fleeted: Fleeted) -> None:
+    before = fleeted.pid
+    fleeted.fleet.look(fleeted.member)
+    assert fleeted.pid == before
+    os.kill(before, signal.SIGKILL)
+
+    def is_new() -> bool:
+        fleeted.fleet.look(fleeted.member)
+        return fleeted.pid != before
+
+    eventually(is_new)
+    assert fleeted.said == ["part had ended and was restarted (restart 1)"]
+
+
+def test_a_part_that_hangs_is_ended_and_started_again(fleeted: Fleeted) -> None:
+    before = fleeted.pid
+    fleeted.fleet.look(fleeted.member)
+    os.kill(before, signal.SIGSTOP)
+    fleeted.answers.says = False
+    fleeted.fleet.look(fleeted.member)
+    assert psutil.Process(before).is_running(), "one late answer is no hang"
+    fleeted.fleet.look(fleeted.member)
+    assert "part has not answered for" in fleeted.said[0]
+    assert fleeted.pid != before
+    assert fleeted.member.process.is_running
+
+
+def test_a_part_that_has_never_answered_may_still_be_starting(fleeted: Fleeted) -> None:
+    fleeted.answers.says = False
+    before = fleeted.pid
+    for _ in range(5):
+        fleeted.fleet.look(fleeted.member)
+    assert (fleeted.pid, fleeted.said) == (before, [])
+
+
+def test_a_fleet_that_was_stopped_starts_nothing_any_more(fleeted: Fleeted) -> None:
+    fleeted.fleet.stop_all(grace_seconds=0.1)
+    fleeted.fleet.look(fleeted.member)
+    assert not fleeted.member.process.is_running
+
+
+def test_a_part_that_runs_and_is_silent_is_not_taken_over(fleeted: Fleeted, logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_module, "TAKE_OVER_SECONDS", 0.2)
+    ProcessNotes(logs.parent / "processes.json", read=fleeted.fleet.notes).note()
+    before = fleeted.pid
+    next_fleet = Fleet(say=fleeted.said.append, on_change=lambda: None)
+    for says in (False, True):
+        answers = Answers()
+        answers.says = says
+        member = Member(as_started(fleeted.member.process, logs), answers)
+        assert next_fleet.take_over(member, leftovers_of(logs)) is False, "silent, and so ended: and then there is nobody left"
+        assert not fleeted.member.process.is_running
+    next_fleet.launch(member)
+    assert member.process.is_running
+    assert member.process.pid != before
+    next_fleet.stop_all(grace_seconds=0.1)

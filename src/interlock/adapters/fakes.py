@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from interlock.adapters.fake_registry import FakeRegistry as FakeRegistry  # one address for all fakes
 from interlock.errors import ConcurrencyError, EvidenceError, ServiceRefused, ServiceUnavailable
 from interlock.model.journal import Leg
-from interlock.model.plane import ALL_TRAFFIC_BPS, CaptureCounts, PlaneState, ServerState
+from interlock.model.plane import ALL_TRAFFIC_BPS, CandidateLimits, CaptureCounts, PlaneState, ServerState
 from interlock.model.release import ModelVersion
-from interlock.ports import RegisteredVersion
+from interlock.ports import FlowRun
 
-PRODUCTION, ARCHIVED = "Production", "Archived"
 LONGEST_LEASE_SECONDS = 120.0
 INCUMBENT_PORT, CANDIDATE_PORT = 1, 2
 
@@ -26,6 +26,7 @@ class FakeClock:
 
     def __init__(self) -> None:
         self.seconds = 1000.0
+        self.jumped_seconds = 0.0  # of the wall clock alone
         self.on_sleep: Callable[[float], None] = lambda _: None
 
     def monotonic(self) -> float:
@@ -33,8 +34,8 @@ class FakeClock:
         return self.seconds
 
     def utc_now(self) -> datetime:
-        """The same as a moment of 2026."""
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
+        """The same as a moment of 2026, plus what a test lets the wall clock jump."""
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds + self.jumped_seconds)
 
     def sleep(self, seconds: float) -> None:
         """Move on."""
@@ -42,71 +43,12 @@ class FakeClock:
         self.on_sleep(seconds)
 
 
-@dataclass
-class FakeRegistry:
-    """Model versions in a dictionary. `down` makes every call fail as an outage does."""
-
-    versions: dict[tuple[str, str], RegisteredVersion] = field(default_factory=dict)
-    champions: dict[str, str] = field(default_factory=dict)
-    down: bool = False
-    _changes: int = 0
-
-    def add(self, name: str, version: str, stage: str = "None") -> None:
-        """Register a version."""
-        self._changes += 1
-        self.versions[(name, version)] = RegisteredVersion(name, version, stage, (), {}, self._changes)
-
-    def read_version(self, name: str, version: str) -> RegisteredVersion:
-        """The version, or ServiceRefused."""
-        self._answer()
-        if (name, version) not in self.versions:
-            raise ServiceRefused(f"there is no {name} version {version}")
-        aliases = ("champion",) if self.champions.get(name) == version else ()
-        return replace(self.versions[(name, version)], aliases=aliases)
-
-    def read_versions(self, name: str) -> Sequence[RegisteredVersion]:
-        """Every version of a model, most recently changed first."""
-        self._answer()
-        found = [self.read_version(*key) for key in self.versions if key[0] == name]
-        return sorted(found, key=lambda v: -v.updated_at_ms)
-
-    def read_champion(self, name: str) -> str | None:
-        """The champion's version, or None."""
-        self._answer()
-        return self.champions.get(name)
-
-    def set_champion(self, name: str, version: str) -> None:
-        """Alias and stage to this version, the former Production version archived."""
-        self.read_version(name, version)
-        self.champions[name] = version
-        if self.versions[(name, version)].stage != PRODUCTION:
-            for key, other in list(self.versions.items()):
-                if key[0] == name and other.stage == PRODUCTION:
-                    self.set_stage(*key, ARCHIVED)
-            self.set_stage(name, version, PRODUCTION)
-
-    def set_stage(self, name: str, version: str, stage: str) -> None:
-        """Move one version."""
-        if self.read_version(name, version).stage != stage:
-            self._changes += 1
-            self.versions[(name, version)] = replace(self.versions[(name, version)], stage=stage, updated_at_ms=self._changes)
-
-    def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
-        """Write tags."""
-        known = self.read_version(name, version)
-        self.versions[(name, version)] = replace(self.versions[(name, version)], tags={**known.tags, **tags})
-
-    def _answer(self) -> None:
-        if self.down:
-            raise ServiceUnavailable("the registry is down")
-
-
 class FakeTraffic:
     """
     A plane that does at once what it is asked, with the real one's rules about tokens and leases.
 
-    Faults for tests: `deaf` (says yes, changes nothing), `down` (does not answer), `candidate_ready`, `incumbent_ready`, `dead_reason`.
-    `calls` is what was asked, in order.
+    Faults for tests: `deaf` (says yes, changes nothing), `down` (does not answer), `candidate_ready`, `incumbent_ready`,
+    `incumbent_pid`, `dead_reason`. `calls` is what was asked, in order.
     """
 
     def __init__(self, clock: FakeClock, incumbent: ModelVersion | None) -> None:
@@ -117,8 +59,10 @@ class FakeTraffic:
         self.release_id: str | None = None
         self.token = 0
         self.lease_ends_at: float | None = None
+        self.restore_reason: str | None = None
         self.deaf = self.down = False
         self.candidate_ready = self.incumbent_ready = True
+        self.incumbent_pid = 1
         self.dead_reason: str | None = None
         self.counts = CaptureCounts(0, 0, 0)
         self.calls: list[str] = []
@@ -127,9 +71,10 @@ class FakeTraffic:
         """What it does now."""
         self._answer("observe")
         remaining = None if self.lease_ends_at is None else max(0.0, self.lease_ends_at - self._clock.monotonic())
-        incumbent = _server(self.incumbent, port=INCUMBENT_PORT, ready=self.incumbent_ready)
+        incumbent = _server(self.incumbent, port=INCUMBENT_PORT, ready=self.incumbent_ready, pid=self.incumbent_pid)
         candidate = _server(self.candidate, port=CANDIDATE_PORT, ready=self.candidate_ready)
-        return PlaneState(incumbent, candidate, self.weight_bps, self.mirroring, self.release_id, self.token, remaining)
+        held = (self.weight_bps, self.mirroring, self.release_id, self.token, remaining)
+        return PlaneState(incumbent, candidate, *held, last_restore_reason=self.restore_reason)
 
     def adopt(self, version: ModelVersion, *, server: str, thread_count: int) -> PlaneState:
         """The first incumbent."""
@@ -139,7 +84,7 @@ class FakeTraffic:
         self.incumbent = version
         return self.observe()
 
-    def begin(self, release_id: str, *, lease_seconds: float) -> int:
+    def begin(self, release_id: str, *, lease_seconds: float, above: int = 0) -> int:
         """Reserve."""
         self._answer(f"begin {release_id}")
         lease_ends_at = self._lease_end(lease_seconds)
@@ -147,12 +92,13 @@ class FakeTraffic:
             raise ConcurrencyError(f"release {self.release_id} holds the plane")
         if self.incumbent is None or not self.incumbent_ready:
             raise ServiceRefused("INCUMBENT_UNHEALTHY")
-        self.token += 1
+        self.token = max(self.token, above) + 1
         self.release_id, self.lease_ends_at = release_id, lease_ends_at
         return self.token
 
-    def load_candidate(self, version: ModelVersion, *, server: str, thread_count: int, token: int) -> None:
-        """Start a server."""
+    def load_candidate(self, version: ModelVersion, *, server: str, thread_count: int, limits: CandidateLimits, token: int) -> None:
+        """Start a server. Nobody enforces the limits here."""
+        del limits
         self._answer(f"load {version.label} {server} {thread_count}")
         self._require(token)
         if version == self.incumbent:
@@ -202,12 +148,14 @@ class FakeTraffic:
         self.incumbent, self.candidate = self.candidate, None
         self.weight_bps, self.mirroring, self.release_id, self.lease_ends_at = 0, False, None, None
 
-    def restore_incumbent(self, *, reason: str) -> None:
+    def restore_incumbent(self, *, reason: str, token: int | None = None) -> None:
         """All traffic to the incumbent."""
         self._answer(f"restore: {reason}")
+        if token is not None and token < self.token:
+            raise ConcurrencyError(f"token {token} is stale: a release with token {self.token} has begun")
         if not self.deaf:
             self.weight_bps, self.mirroring = 0, False
-            self.release_id, self.lease_ends_at = None, None
+            self.release_id, self.lease_ends_at, self.restore_reason = None, None, reason
 
     def end(self, *, token: int | None) -> None:
         """Stop the candidate, free the plane."""
@@ -234,6 +182,7 @@ class FakeTraffic:
         if self.down:
             raise ServiceUnavailable("the plane does not answer")
         if self.lease_ends_at is not None and self._clock.monotonic() >= self.lease_ends_at:
+            self.restore_reason = f"the lease of release {self.release_id} expired"
             self.weight_bps, self.mirroring, self.release_id, self.lease_ends_at, self.candidate = 0, False, None, None, None
 
     def _lease_end(self, lease_seconds: float) -> float:
@@ -278,6 +227,45 @@ class FakeEvidence:
 
 
 @dataclass
+class FakeRuns:
+    """Flow runs as Prefect keeps them: the same key gives the same run. `fails_at`: the submission, from 1, that is not answered once."""
+
+    runs: dict[str, FlowRun] = field(default_factory=dict)
+    asked: list[Mapping[str, Any]] = field(default_factory=list)
+    fails_at: int | None = None
+    messages: dict[str, str] = field(default_factory=dict)
+
+    def submit(self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str) -> str:
+        """Ask for a run."""
+        if len(self.asked) + 1 == self.fails_at:
+            self.fails_at = None
+            raise ServiceUnavailable("Prefect does not answer")
+        self.asked.append(parameters)
+        run = self.read_by_key([idempotency_key]).get(idempotency_key)
+        run = run or FlowRun(f"run-{len(self.runs) + 1}", idempotency_key, "SCHEDULED", "Scheduled", None)
+        self.runs.setdefault(run.run_id, run)
+        return run.run_id
+
+    def read_by_key(self, keys: Sequence[str]) -> Mapping[str, FlowRun]:
+        """The runs of these keys."""
+        return {run.idempotency_key: run for run in self.runs.values() if run.idempotency_key in keys}
+
+    def read_under_way(self, deployment: str) -> Sequence[FlowRun]:
+        """Runs that hold a slot."""
+        return [run for run in self.runs.values() if run.state_type in ("PENDING", "RUNNING", "CANCELLING")]
+
+    def end(self, run_id: str, *, state_type: str, state_name: str, message: str) -> None:
+        """Set the final state."""
+        self.set_state(run_id, state_type, state_name)
+        self.messages[run_id] = message
+
+    def set_state(self, run_id: str, state_type: str, state_name: str, *, pid: int | None = None) -> None:
+        """What Prefect itself would do."""
+        run = self.runs.get(run_id) or FlowRun(run_id, run_id, "", "", None)
+        self.runs[run_id] = replace(run, state_type=state_type, state_name=state_name, pid=pid or run.pid)
+
+
+@dataclass
 class FakeJournal:
     """Legs that a test puts in."""
 
@@ -289,5 +277,5 @@ class FakeJournal:
         return legs
 
 
-def _server(version: ModelVersion | None, *, port: int, ready: bool) -> ServerState | None:
-    return None if version is None else ServerState(version, pid=1, port=port, ready=ready, resident_mib=200.0, restart_count=0)
+def _server(version: ModelVersion | None, *, port: int, ready: bool, pid: int = 1) -> ServerState | None:
+    return None if version is None else ServerState(version, pid=pid, port=port, ready=ready, resident_mib=200.0, restart_count=0)

@@ -2,18 +2,25 @@
 The MLflow model registry over its REST protocol.
 
 The mlflow package is not imported: it costs seconds in every process, and a rollback has none to spare.
+
+A tag of the registered model holds the largest release token that has claimed it. MLflow knows no compare-and-swap, so a claim that comes
+between the reading of the tag and the write behind it (one request, 5 s at most) does not stop that write. It cannot be two releases at
+work: a newer token is given out only by the traffic plane's `begin`, which refuses while an older release holds the plane, and a release
+that has just lost it writes at most what it was about to write. Setters read the tag again behind the write, so that the older one is told,
+and the newer one sets champion and stages itself before it ends.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from interlock.adapters.http_service import HttpService
-from interlock.errors import ServiceRefused, TrafficNotConverged
+from interlock.errors import ConcurrencyError, ServiceRefused, TrafficNotConverged
 from interlock.ports import RegisteredVersion
 
 CHAMPION = "champion"
 PRODUCTION = "Production"
 ARCHIVED = "Archived"
+TOKEN_TAG = "interlock.token"
 _API = "/api/2.0/mlflow"
 
 
@@ -51,8 +58,21 @@ class MlflowRegistry:
         """The version with alias `champion`; None when the model or the alias does not exist."""
         return next((version for version, names in self._aliases(name).items() if CHAMPION in names), None)
 
-    def set_champion(self, name: str, version: str) -> None:
+    def read_token(self, name: str) -> int:
+        """The largest token that has claimed the model; 0 without one, and for a tag that is no number: it must not stop a rollback."""
+        tags = {str(tag["key"]): str(tag["value"]) for tag in self._model(name).get("tags", [])}
+        return int(found) if (found := tags.get(TOKEN_TAG, "")).isdecimal() else 0
+
+    def claim(self, name: str, *, token: int) -> None:
+        """Raise the token; read back. Idempotent."""
+        if self._require(name, token) != token:
+            self._service.post(f"{_API}/registered-models/set-tag", {"name": name, "key": TOKEN_TAG, "value": str(token)})
+        if (observed := self._require(name, token)) != token:
+            raise TrafficNotConverged(f"MLflow says token {observed} for {name}, wanted {token}")
+
+    def set_champion(self, name: str, version: str, *, token: int) -> None:
         """Alias `champion` and stage Production to this version, the former one archived; read back. Idempotent."""
+        self._require(name, token)
         if self.read_champion(name) != version:
             self._service.post(f"{_API}/registered-models/alias", {"name": name, "alias": CHAMPION, "version": version})
         if self.read_version(name, version).stage != PRODUCTION:
@@ -62,16 +82,20 @@ class MlflowRegistry:
             raise TrafficNotConverged(
                 f"MLflow says champion={observed}, stage={stage} for {name}, wanted champion={version}, stage={PRODUCTION}"
             )
+        self._require(name, token)
 
-    def set_stage(self, name: str, version: str, stage: str) -> None:
+    def set_stage(self, name: str, version: str, stage: str, *, token: int) -> None:
         """Move one version to a stage; read back. Idempotent."""
+        self._require(name, token)
         if self.read_version(name, version).stage != stage:
             self._transition(name, version, stage, archive_existing=False)
         if (observed := self.read_version(name, version).stage) != stage:
             raise TrafficNotConverged(f"MLflow says {name} version {version} is in stage {observed}, wanted {stage}")
+        self._require(name, token)
 
-    def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+    def set_tags(self, name: str, version: str, tags: Mapping[str, str], *, token: int) -> None:
         """Write tags on one version."""
+        self._require(name, token)
         for key, value in tags.items():
             self._service.post(f"{_API}/model-versions/set-tag", {"name": name, "version": version, "key": key, "value": value})
 
@@ -79,13 +103,23 @@ class MlflowRegistry:
         body = {"name": name, "version": version, "stage": stage, "archive_existing_versions": archive_existing}
         self._service.post(f"{_API}/model-versions/transition-stage", body)
 
-    def _aliases(self, name: str) -> dict[str, tuple[str, ...]]:
+    def _require(self, name: str, token: int) -> int:
+        """The token that has claimed the model. ConcurrencyError when it is larger than this one."""
+        if (claimed := self.read_token(name)) > token:
+            raise ConcurrencyError(f"{name} was claimed in MLflow by a newer release with token {claimed}: token {token} is stale")
+        return claimed
+
+    def _model(self, name: str) -> Mapping[str, Any]:
+        """The registered model; empty when there is none."""
         try:
-            model = self._service.get(f"{_API}/registered-models/get", name=name)["registered_model"]
+            model: Mapping[str, Any] = self._service.get(f"{_API}/registered-models/get", name=name)["registered_model"]
         except ServiceRefused:
             return {}
+        return model
+
+    def _aliases(self, name: str) -> dict[str, tuple[str, ...]]:
         aliases: dict[str, tuple[str, ...]] = {}
-        for item in model.get("aliases", []):
+        for item in self._model(name).get("aliases", []):
             version = str(item["version"])
             aliases[version] = (*aliases.get(version, ()), str(item["alias"]))
         return aliases

@@ -10,7 +10,7 @@ import httpx
 import interlock.errors
 from interlock.adapters.http_service import HttpService
 from interlock.errors import ReleaseError, ServiceRefused
-from interlock.model.plane import CaptureCounts, PlaneState, ServerState
+from interlock.model.plane import CandidateLimits, CaptureCounts, PlaneState, ServerState
 from interlock.model.release import ModelVersion
 
 
@@ -36,20 +36,22 @@ class PlaneClient:
     def observe(self) -> PlaneState:
         """What the plane does now."""
         body = self._api.get("/api/state")
-        return PlaneState(**{**body, "incumbent": _server(body["incumbent"]), "candidate": _server(body["candidate"])})
+        return PlaneState(**{**body, **{name: _server(body[name]) for name in ("incumbent", "spare", "candidate")}})
 
     def adopt(self, version: ModelVersion, *, server: str, thread_count: int) -> PlaneState:
         """Make this version the first incumbent."""
         self._api.post("/api/adopt", {"version": asdict(version), "server": server, "thread_count": thread_count})
         return self.observe()
 
-    def begin(self, release_id: str, *, lease_seconds: float) -> int:
+    def begin(self, release_id: str, *, lease_seconds: float, above: int = 0) -> int:
         """Reserve the plane; returns the token."""
-        return int(self._api.post("/api/begin", {"release_id": release_id, "lease_seconds": lease_seconds})["token"])
+        body = {"release_id": release_id, "lease_seconds": lease_seconds, "above": above}
+        return int(self._api.post("/api/begin", body)["token"])
 
-    def load_candidate(self, version: ModelVersion, *, server: str, thread_count: int, token: int) -> None:
-        """Start the candidate's server."""
-        self._api.post("/api/load", {"version": asdict(version), "server": server, "thread_count": thread_count, "token": token})
+    def load_candidate(self, version: ModelVersion, *, server: str, thread_count: int, limits: CandidateLimits, token: int) -> None:
+        """Start the candidate's server within its limits."""
+        serving = {"server": server, "thread_count": thread_count, "limits": asdict(limits)}
+        self._api.post("/api/load", {"version": asdict(version), **serving, "token": token})
 
     def candidate_failure(self) -> str | None:
         """Why the candidate's server ended by itself; None while it runs."""
@@ -72,9 +74,9 @@ class PlaneClient:
         """Make the candidate the incumbent."""
         self._api.post("/api/promote", {"token": token})
 
-    def restore_incumbent(self, *, reason: str) -> None:
+    def restore_incumbent(self, *, reason: str, token: int | None = None) -> None:
         """All traffic to the incumbent."""
-        self._api.post("/api/restore", {"reason": reason})
+        self._api.post("/api/restore", {"reason": reason, "token": token})
 
     def end(self, *, token: int | None) -> None:
         """Stop the candidate's server and free the plane."""

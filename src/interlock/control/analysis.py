@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 from interlock.control.counting import PairCounter
 from interlock.control.policy import judge_policy
+from interlock.control.resume import INCUMBENT, NO_EVIDENCE, TRAFFIC
 from interlock.control.session import ReleaseSession
 from interlock.errors import ConcurrencyError, TrafficNotConverged
 from interlock.judge.evaluate import judge_final, judge_tick
@@ -17,7 +18,6 @@ CONVERGE_SECONDS = 5.0
 NOT_READY_SECONDS = 3.0  # one late `/ping` on a busy machine is no outage; three seconds without one is
 SIGHT_SECONDS = 3.0  # journal segments come every half second, and a busy machine may be late with a few of them
 HALT = JudgeOutcome.HALT
-NO_EVIDENCE = "evidence"  # decided_by of a halt that found nothing wrong, only nothing to see
 
 
 class Analysis:
@@ -32,6 +32,7 @@ class Analysis:
         self._last_tick_at = session.services.clock.monotonic()
         self._ready_at = self._seen_at = self._last_tick_at
         self._phase: Phase | None = None
+        self._incumbent_pid: int | None = None
 
     def watch(self, phase: Phase) -> Judgement:
         """
@@ -76,7 +77,7 @@ class Analysis:
             return judgement
         judgement = judge_final(self._counter.tally, self._policy)
         if judgement.outcome == HALT:
-            self._services.traffic.restore_incumbent(reason=judgement.reason)
+            self._services.traffic.restore_incumbent(reason=judgement.reason, token=self._session.release.token)
         self._session.record("final look", **described(judgement))
         self.record_counts()
         return judgement
@@ -105,7 +106,7 @@ class Analysis:
         self._counter.count()
         judgement = self._plane_problem(state, phase) or self._judge(gap_seconds)
         if judgement.outcome == HALT:  # first of all, before anything is written: users are on the candidate
-            self._services.traffic.restore_incumbent(reason=judgement.reason)
+            self._services.traffic.restore_incumbent(reason=judgement.reason, token=self._session.release.token)
         self._session.record("tick", phase=phase.name, **described(judgement), **_infrastructure(state))
         if self._on_tick:
             self._on_tick(phase, judgement)
@@ -136,14 +137,19 @@ class Analysis:
             why = f"; the incumbent was restored last for: {state.last_restore_reason}" if state.last_restore_reason else ""
             raise ConcurrencyError(f"this release has lost the plane, which is held by {state.release_id or 'nobody'}{why}")
         if state.candidate_weight_bps != phase.weight_bps:
-            return _halted("traffic", f"the plane serves {state.candidate_weight_bps} bps, asked for {phase.weight_bps} bps")
-        if state.incumbent is None or state.candidate is None:
-            return _halted("capacity", "a model server has gone")
+            return _halted(TRAFFIC, f"the plane serves {state.candidate_weight_bps} bps, asked for {phase.weight_bps} bps")
+        if state.incumbent is None:
+            return _halted(INCUMBENT, "the incumbent's server has gone")
+        if state.candidate is None:
+            return _halted("capacity", "the candidate's server has gone")
+        self._incumbent_pid = self._incumbent_pid or state.incumbent.pid
+        if state.incumbent.pid != self._incumbent_pid:
+            return _halted(INCUMBENT, f"the incumbent's server had ended and was started again, as process {state.incumbent.pid}")
         if state.incumbent.ready and state.candidate.ready:
             self._ready_at = self._last_tick_at
         elif (waited_seconds := self._last_tick_at - self._ready_at) > NOT_READY_SECONDS:
-            arm = "candidate" if state.incumbent.ready else "incumbent"
-            return _halted("capacity", f"the {arm}'s server has not answered its health probe for {waited_seconds:.1f} s")
+            arm, decided_by = ("candidate", "capacity") if state.incumbent.ready else ("incumbent", INCUMBENT)
+            return _halted(decided_by, f"the {arm}'s server has not answered its health probe for {waited_seconds:.1f} s")
         return None
 
 

@@ -1,6 +1,8 @@
 """Turns the growing journal into the judge's count table: pairs by request id, each counted in the phase it was received in."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from interlock.control.comparison import comparison
@@ -9,15 +11,19 @@ from interlock.control.session import ReleaseSession
 from interlock.judge.keys import KeyMemory
 from interlock.judge.pairs import Fate, PairJoiner, PairResult
 from interlock.judge.tally import Tally
+from interlock.model.journal import Leg
 from interlock.plan.phases import Phase
+
+AHEAD_SECONDS = 5.0  # nothing is received in the future: the collector's clock was put forward
+BEHIND_SECONDS = 130.0  # nothing is read later than the longest lease lasts: the collector's clock was put back
 
 
 class PairCounter:
     """
     The evidence of one release as counts.
 
-    The collector's time moves on by our monotonic clock while no leg arrives, so that a lone half expires also when traffic stops,
-    and a wall clock that jumps expires nothing.
+    The collector's time moves on by our monotonic clock while no leg arrives, so that a lone half expires also when traffic stops. A wall
+    clock that jumps in the collector is noticed by the same clock: what comes behind the jump is counted as of now, and nothing expires.
     """
 
     def __init__(self, session: ReleaseSession) -> None:
@@ -34,6 +40,7 @@ class PairCounter:
         self._keys = KeyMemory() if policy.is_keyed else None
         self._settling_seconds = judge.pair_deadline_seconds
         self._collector_seconds, self._heard_at = started_at, session.services.clock.monotonic()
+        self._steady_offset_seconds, self._jumped_seconds = started_at - self._heard_at, 0.0
         self._paired_at = self._heard_at
         self._counts = session.services.traffic.capture_counts()
         self._begun: list[tuple[float, int]] = []
@@ -50,7 +57,7 @@ class PairCounter:
 
     def count(self) -> None:
         """Read what is new in the journal and add the pairs that are settled."""
-        legs = self._journal.read_new()
+        legs = [self._steady(leg) for leg in self._journal.read_new()]
         if newest := max((leg.received_at_seconds for leg in legs), default=0.0):
             self._collector_seconds, self._heard_at = max(newest, self._collector_seconds), self._services.clock.monotonic()
         self._joiner.offer(legs)
@@ -60,6 +67,20 @@ class PairCounter:
         ordered = sorted(pairs, key=self._step_of) if self._keys is None else self._in_order_of_asking(pairs)
         for (step, is_settling), received in groupby(ordered, key=self._step_of):
             self.tally.add(received, step, keys=self._keys, is_settling=is_settling)
+
+    def _steady(self, leg: Leg) -> Leg:
+        """
+        The leg by a collector's clock that does not jump.
+
+        Not held against `_now_seconds`, which lags behind by as long as the last segment was late: a fresh leg would be ahead of it.
+        """
+        monotonic_seconds, at_seconds = self._services.clock.monotonic(), leg.received_at_seconds + self._jumped_seconds
+        ahead_seconds = at_seconds - (monotonic_seconds + self._steady_offset_seconds)
+        if math.isfinite(at_seconds) and not -BEHIND_SECONDS <= ahead_seconds <= AHEAD_SECONDS:
+            self._jumped_seconds -= ahead_seconds
+        elif ahead_seconds > 0:  # clocks that are slewed drift apart by seconds a day
+            self._steady_offset_seconds += ahead_seconds
+        return replace(leg, received_at_seconds=leg.received_at_seconds + self._jumped_seconds) if self._jumped_seconds else leg
 
     def _in_order_of_asking(self, pairs: Sequence[PairResult]) -> list[PairResult]:
         """

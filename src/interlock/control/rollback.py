@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from interlock.errors import RollbackFailed, ServiceError, TrafficError, TrafficNotConverged
+from interlock.errors import ConcurrencyError, RollbackFailed, ServiceError, TrafficError, TrafficNotConverged
 from interlock.model.plane import PlaneState, RollbackReceipt, RollbackStep
 from interlock.model.release import ModelVersion
 from interlock.ports import Clock, Registry, Traffic
@@ -11,7 +11,7 @@ TRAFFIC_BUDGET_SECONDS = 20.0  # worst recovery allowed; after it a person has t
 AFTERWARDS_BUDGET_SECONDS = 60.0  # traffic is safe by then: time for a registry that is restarting, or a server that ends slowly
 POLL_SECONDS = 0.05
 PROBE_COUNT = 20  # at a candidate share of 25 % or more, 20 answers miss it with probability .003; the weight itself is read back too
-ARCHIVED = "Archived"
+ARCHIVED, PRODUCTION = "Archived", "Production"
 
 
 def roll_back(
@@ -20,32 +20,42 @@ def roll_back(
     """
     Put all traffic on the incumbent, then the registry in line, then free the candidate's capacity. Idempotent.
 
+    Without a token (a person asks) a registry that a newer release has claimed is left alone, and the receipt says so.
+
     Raises:
+        ConcurrencyError: a newer release than this token's has begun; what it has is left alone.
         RollbackFailed: a step was not observed within its budget; says which, and what was observed.
     """
     started = clock.monotonic()
-    state = restore_traffic(traffic, clock, reason=reason)
+    state = restore_traffic(traffic, clock, reason=reason, token=token)
     incumbent = _incumbent_of(state)
     steps = [RollbackStep("traffic", f"{incumbent.label} answers 100 % of requests", clock.monotonic() - started)]
-    restore_registry(registry, clock, incumbent=incumbent, candidate=candidate)
-    steps.append(RollbackStep("registry", f"champion and Production are version {incumbent.version}", clock.monotonic() - started))
+    said = f"champion and Production are version {incumbent.version}"
+    try:
+        restore_registry(registry, clock, incumbent=incumbent, candidate=candidate, token=state.token if token is None else token)
+    except ConcurrencyError as error:
+        if token is not None:
+            raise
+        said = f"left alone: {error}"
+    steps.append(RollbackStep("registry", said, clock.monotonic() - started))
     _free_capacity(traffic, clock, token=token)
     steps.append(RollbackStep("capacity", "the candidate's server has ended", clock.monotonic() - started))
     return RollbackReceipt(reason, incumbent.label, tuple(steps), clock.monotonic() - started)
 
 
-def restore_traffic(traffic: Traffic, clock: Clock, *, reason: str) -> PlaneState:
+def restore_traffic(traffic: Traffic, clock: Clock, *, reason: str, token: int | None = None) -> PlaneState:
     """
     All traffic on the incumbent, proved by reading the split back and by who answers on the live listener.
 
     Raises:
+        ConcurrencyError: a newer release than this token's has begun.
         RollbackFailed: not observed within 20 s.
     """
     deadline = clock.monotonic() + TRAFFIC_BUDGET_SECONDS
     observed = "nothing was observed"
     while True:
         try:
-            traffic.restore_incumbent(reason=reason)
+            traffic.restore_incumbent(reason=reason, token=token)
             state = traffic.observe()
             served = traffic.probe(PROBE_COUNT)
             incumbent = _incumbent_of(state)
@@ -62,18 +72,32 @@ def restore_traffic(traffic: Traffic, clock: Clock, *, reason: str) -> PlaneStat
         clock.sleep(POLL_SECONDS)
 
 
-def restore_registry(registry: Registry, clock: Clock, *, incumbent: ModelVersion, candidate: ModelVersion | None) -> None:
+def restore_registry(
+    registry: Registry,
+    clock: Clock,
+    *,
+    incumbent: ModelVersion,
+    candidate: ModelVersion | None,
+    token: int,
+    candidate_stage: str = ARCHIVED,
+) -> None:
     """
-    Champion and Production back on the incumbent, the candidate archived; read back.
+    Champion and Production back on the incumbent, the candidate archived; read back. Idempotent, also when it was cut in the middle.
+
+    candidate_stage: another stage than Archived is put back where a promotion has moved it; a stage that a person chose meanwhile stays.
 
     Raises:
+        ConcurrencyError: a newer release than this token's has claimed the model; nothing was changed.
         RollbackFailed: not observed within 60 s; traffic is on the incumbent nevertheless.
     """
+    other = candidate if candidate is not None and candidate.version != incumbent.version else None
 
     def restore() -> None:
-        registry.set_champion(incumbent.name, incumbent.version)
-        if candidate is not None and candidate.version != incumbent.version:
-            registry.set_stage(candidate.name, candidate.version, ARCHIVED)
+        if other and candidate_stage != ARCHIVED and registry.read_version(other.name, other.version).stage == PRODUCTION:
+            registry.set_stage(other.name, other.version, candidate_stage, token=token)  # first: else the champion's move archives it
+        registry.set_champion(incumbent.name, incumbent.version, token=token)
+        if other and candidate_stage == ARCHIVED:
+            registry.set_stage(other.name, other.version, ARCHIVED, token=token)
 
     _until_it_works(restore, clock, what="the registry was not restored; traffic is on the incumbent")
 

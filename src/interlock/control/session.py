@@ -16,6 +16,7 @@ from interlock.profile.schema import ReleaseProfile
 
 GATES_LEASE_SECONDS = 120.0  # without traffic nothing is at risk: long enough for the slowest gate, short enough to free a dead release
 POLL_SECONDS = 0.5
+WATCHED_STAGE = "Staging"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,12 @@ class LiveReading:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseSession:
-    """What every step of one release needs. `opened`: the live traffic when the plane was reserved. `outputs`: by both signatures."""
+    """
+    What every step of one release needs.
+
+    `opened`: the live traffic when the plane was reserved. `outputs`: by both signatures. `attempt`: how often this version is tried now,
+    counted from 1. `candidate_stage`: the one it had when it was opened.
+    """
 
     services: Services
     release: Release
@@ -55,6 +61,8 @@ class ReleaseSession:
     incumbent_directory: Path
     opened: LiveReading
     outputs: PairedOutputs
+    attempt: int = 1
+    candidate_stage: str = WATCHED_STAGE
 
     @property
     def profile(self) -> ReleaseProfile:
@@ -79,15 +87,15 @@ def read_live(services: Services) -> LiveReading:
     return LiveReading(services.traffic.capture_counts().live_requests_count, services.clock.monotonic())
 
 
-def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, version: str) -> ReleaseSession:
+def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, version: str, attempt: int = 1) -> ReleaseSession:
     """
-    Pin the candidate by digest and reserve the plane for its release.
+    Pin the candidate by digest, reserve the plane for its release, and claim the model in the registry with the plane's token.
 
     Raises:
         ArtifactError: the candidate's files cannot be used, or what it answers cannot be compared with what the incumbent answers.
         ServiceRefused: no such model or version, no incumbent, one whose signature cannot be read, or the candidate is the incumbent.
         PolicyError: this plane does not allow the profile, its numbers cannot be judged by, or its comparator does not fit the incumbent.
-        ConcurrencyError: another release has held the plane for longer than a dead one could.
+        ConcurrencyError: another release has held the plane for longer than a dead one could, or a newer one has claimed the model.
     """
     if loaded.profile.name not in services.allowed_profiles:
         allowed = ", ".join(services.allowed_profiles)
@@ -95,7 +103,7 @@ def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, 
             f"this plane releases under {allowed}, not under {loaded.profile.name}: another profile is a matter of `interlock up`"
         )
     judge_policy(loaded.profile)
-    services.registry.read_version(model_name, version)
+    stage = services.registry.read_version(model_name, version).stage
     candidate, candidate_directory = services.files.fetch(model_name, version)
     incumbent_state = services.traffic.observe().incumbent
     if incumbent_state is None:
@@ -111,10 +119,10 @@ def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, 
         candidate=(candidate, services.files.read_outputs(candidate)),
     )
     release_id, incumbent_directory = new_release_id(candidate, services.clock.utc_now()), services.files.directory(incumbent)
-    opened = read_live(services)  # nothing may fail behind the reservation: nobody would give it back
-    token = _reserve(services, release_id)
+    opened = read_live(services)  # nothing but the claim may fail behind the reservation: nobody else would give it back
+    token = _reserve(services, release_id, model_name)
     release = Release(release_id, candidate, incumbent, loaded.profile.name, loaded.digest, token)
-    return ReleaseSession(services, release, loaded, candidate_directory, incumbent_directory, opened, outputs)
+    return ReleaseSession(services, release, loaded, candidate_directory, incumbent_directory, opened, outputs, attempt, stage)
 
 
 def _incumbent_outputs(services: Services, incumbent: ModelVersion) -> Outputs:
@@ -125,12 +133,23 @@ def _incumbent_outputs(services: Services, incumbent: ModelVersion) -> Outputs:
         raise ServiceRefused(f"the incumbent cannot be compared with: {error}; adopt a version with a signature") from error
 
 
-def _reserve(services: Services, release_id: str) -> int:
+def _reserve(services: Services, release_id: str, model_name: str) -> int:
+    """The plane's token, which the registry has accepted too. A claim that fails gives the plane back."""
+    token = _begin(services, release_id, above=services.registry.read_token(model_name))
+    try:
+        services.registry.claim(model_name, token=token)
+    except BaseException:
+        services.traffic.end(token=token)
+        raise
+    return token
+
+
+def _begin(services: Services, release_id: str, *, above: int) -> int:
     """The plane's token, waiting as long as a release that died could still hold the plane."""
     deadline = services.clock.monotonic() + GATES_LEASE_SECONDS + 10
     while True:
         try:
-            return services.traffic.begin(release_id, lease_seconds=GATES_LEASE_SECONDS)
+            return services.traffic.begin(release_id, lease_seconds=GATES_LEASE_SECONDS, above=above)
         except ConcurrencyError:
             if services.clock.monotonic() > deadline:
                 raise
@@ -153,7 +172,13 @@ def load_candidate(session: ReleaseSession) -> float:
     """
     services, serving, started = session.services, session.profile.serving, session.services.clock.monotonic()
     candidate = session.release.candidate
-    services.traffic.load_candidate(candidate, server=serving.server, thread_count=serving.thread_count, token=session.release.token)
+    services.traffic.load_candidate(
+        candidate,
+        server=serving.server,
+        thread_count=serving.thread_count,
+        limits=session.profile.limits.for_plane(),
+        token=session.release.token,
+    )
     while True:
         state = services.traffic.observe().candidate
         elapsed_seconds = services.clock.monotonic() - started

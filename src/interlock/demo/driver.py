@@ -110,7 +110,7 @@ class Demo:
         incumbent = self._incumbent_label()
         version = register(model, MODEL_NAME, tracking_uri=self._addresses.mlflow_url)
         candidate = f"{MODEL_NAME}/{version}"
-        self._registry.set_stage(MODEL_NAME, version, "Staging")
+        self._registry.set_stage(MODEL_NAME, version, "Staging", token=self._registry.read_token(MODEL_NAME))
         self._say(f"[bold]{candidate}[/bold] ({scenario.title}; AUC {model.metrics['roc_auc']:.3f}) moved to Staging")
         evidence = self._state / "evidence"
         with ReleaseProgress(self._console, candidate, self._planned_seconds) as progress:

@@ -21,7 +21,11 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class PlaneState:
-    """What the plane does now, read back from Envoy and the processes, not what it was asked to do."""
+    """
+    What the plane does now, read back from Envoy and the processes, not what it was asked to do.
+
+    spare: the incumbent's second server, which answers when the first one does not.
+    """
 
     incumbent: ServerState | None
     candidate: ServerState | None
@@ -30,7 +34,23 @@ class PlaneState:
     release_id: str | None
     token: int
     lease_remaining_seconds: float | None
+    spare: ServerState | None = None
     last_restore_reason: str | None = None  # why the incumbent was asked for last, by whomever; None since the plane started
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateLimits:
+    """
+    What a candidate may do at most before the fuse takes its traffic away, whatever the judge says. A value at the limit is allowed.
+
+    error_percent: of its answers, to requests that the incumbent can answer. min_sample_count: fewer answers break neither it nor p99_ms.
+    resident_mib: of its server with everything that runs in the server's session.
+    """
+
+    error_percent: float
+    p99_ms: float
+    min_sample_count: int
+    resident_mib: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from interlock.errors import ConcurrencyError, ReleaseError, ServiceUnavailable
+from interlock.model.plane import CandidateLimits
 from interlock.model.release import ModelVersion
 from interlock.plane.controller import PlaneController
 from interlock.plane.live import LivePage
@@ -44,15 +45,23 @@ def build_api(controller: PlaneController, live: LivePage, *, token: str) -> Sta
     """The application. `token` is the secret that changing calls must carry as a bearer token."""
     changing: dict[str, Call] = {
         "adopt": lambda b: asdict(controller.adopt(_version(b), server=str(b["server"]), thread_count=int(b["thread_count"]))),
-        "begin": lambda b: {"token": controller.begin(str(b["release_id"]), lease_seconds=float(b["lease_seconds"]))},
+        "begin": lambda b: {
+            "token": controller.begin(str(b["release_id"]), lease_seconds=float(b["lease_seconds"]), above=int(b.get("above", 0)))
+        },
         "load": lambda b: controller.load_candidate(
-            _version(b), server=str(b["server"]), thread_count=int(b["thread_count"]), token=int(b["token"])
+            _version(b),
+            server=str(b["server"]),
+            thread_count=int(b["thread_count"]),
+            limits=CandidateLimits(**b["limits"]),
+            token=int(b["token"]),
         ),
         "mirroring": lambda b: controller.set_mirroring(enabled=b["enabled"] is True, token=int(b["token"])),
         "weight": lambda b: controller.set_weight(int(b["weight_bps"]), lease_seconds=float(b["lease_seconds"]), token=int(b["token"])),
         "renew": lambda b: controller.renew(lease_seconds=float(b["lease_seconds"]), token=int(b["token"])),
         "promote": lambda b: controller.promote(token=int(b["token"])),
-        "restore": lambda b: controller.restore_incumbent(reason=str(b["reason"])),
+        "restore": lambda b: controller.restore_incumbent(
+            reason=str(b["reason"]), token=None if b.get("token") is None else int(b["token"])
+        ),
         "end": lambda b: controller.end(token=None if b["token"] is None else int(b["token"])),
     }
     reading: dict[str, Callable[[], Any]] = {

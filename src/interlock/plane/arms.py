@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from interlock.errors import ServiceRefused, TrafficNotConverged
+from interlock.model.plane import ServerState
 from interlock.model.release import ModelVersion
 from interlock.plane.endpoints import Endpoint, write_arms
 from interlock.plane.envoy_admin import EnvoyAdmin, EnvoySplit
@@ -24,6 +25,8 @@ class Arms:
         self._servers = servers
         self._directory = directory
         self._clock = clock
+        self._placed: tuple[ModelVersion | None, ModelVersion | None] = (None, None)
+        self._told: list[Endpoint] = []
 
     def place(self, *, incumbent: ModelVersion | None, candidate: ModelVersion | None) -> None:
         """Tell Envoy where the arms are and wait until it has taken that over. TrafficNotConverged after 5 s."""
@@ -37,6 +40,12 @@ class Arms:
     def is_placed(self, *, incumbent: ModelVersion | None, candidate: ModelVersion | None) -> bool:
         """Tell Envoy the same and look once, without waiting."""
         return not self._late(self._tell(incumbent, candidate))
+
+    def refresh(self) -> None:
+        """Tell Envoy when the servers of the placed arms have changed: a spare that answers now, or has gone."""
+        incumbent, candidate = self._placed
+        if self._endpoints(incumbent, candidate) != self._told:
+            self._tell(incumbent, candidate)
 
     def make_safe(self) -> None:
         """All traffic to the incumbent, nothing mirrored, read back. TrafficNotConverged when Envoy says otherwise."""
@@ -55,22 +64,32 @@ class Arms:
 
     def _tell(self, incumbent: ModelVersion | None, candidate: ModelVersion | None) -> dict[str, set[int]]:
         """Write the endpoint files; returns the ports that each cluster must have."""
-        of_incumbent, of_candidate = self._endpoints_of(incumbent, INCUMBENT), self._endpoints_of(candidate, CANDIDATE)
+        endpoints = self._endpoints(incumbent, candidate)
+        of_incumbent = [at for at in endpoints if at.arm == INCUMBENT]
+        of_candidate = [at for at in endpoints if at.arm == CANDIDATE]
         write_arms(self._directory, incumbent=of_incumbent, candidate=of_candidate)
+        self._placed, self._told = (incumbent, candidate), endpoints
         return {
             INCUMBENT: _ports(of_incumbent),
             INCUMBENT_ONLY: _ports(of_incumbent),
             CANDIDATE_ONLY: _ports(of_candidate),
-            CANDIDATE: _ports([*of_candidate, *of_incumbent]),
+            CANDIDATE: _ports(endpoints),
         }
 
     def _late(self, wanted: dict[str, set[int]]) -> list[str]:
         observed = self._admin.observed_endpoints()
         return [cluster for cluster, ports in wanted.items() if {at.port for at in observed[cluster]} != ports]
 
-    def _endpoints_of(self, version: ModelVersion | None, arm: str) -> list[Endpoint]:
-        state = self._servers.observe(version)
-        return [Endpoint("127.0.0.1", state.port, state.version.label, arm)] if state else []
+    def _endpoints(self, incumbent: ModelVersion | None, candidate: ModelVersion | None) -> list[Endpoint]:
+        """The servers of both arms; the incumbent's spare behind it, from its first answer on: a slow one is better than none."""
+        primary, spare = self._servers.observe(incumbent), self._servers.observe(incumbent, is_spare=True)
+        has_answered = spare is not None and (spare.ready or spare.port in _ports(self._told))
+        of_incumbent = [primary, spare if has_answered else None]
+        return [*_placed_at(of_incumbent, INCUMBENT), *_placed_at([self._servers.observe(candidate)], CANDIDATE)]
+
+
+def _placed_at(servers: Sequence[ServerState | None], arm: str) -> list[Endpoint]:
+    return [Endpoint("127.0.0.1", state.port, state.version.label, arm) for state in servers if state]
 
 
 def _ports(endpoints: Sequence[Endpoint]) -> set[int]:

@@ -6,7 +6,7 @@ One file per cluster, replaced by rename, which is what Envoy watches for. A fil
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from interlock.errors import StateError
@@ -33,13 +33,16 @@ def write_arms(directory: Path, *, incumbent: Sequence[Endpoint], candidate: Seq
     """
     Tell Envoy about the model servers of both arms; without a candidate its share goes to the incumbent. Idempotent.
 
+    The order of the incumbents is their priority: the first serves, the next is its spare.
+
     Four renames, so not one instant: make sure that an old server still answers until the new one was observed.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    rescue = [Endpoint(at.host, at.port, at.label, INCUMBENT, priority=1) for at in incumbent]
-    own = [Endpoint(at.host, at.port, at.label, CANDIDATE) for at in candidate]
-    write_endpoints(directory, INCUMBENT, incumbent)
-    write_endpoints(directory, INCUMBENT_ONLY, incumbent)
+    ranked = [replace(at, arm=INCUMBENT, priority=rank) for rank, at in enumerate(incumbent)]
+    rescue = [replace(at, priority=at.priority + 1) for at in ranked]
+    own = [replace(at, arm=CANDIDATE, priority=0) for at in candidate]
+    write_endpoints(directory, INCUMBENT, ranked)
+    write_endpoints(directory, INCUMBENT_ONLY, ranked)
     write_endpoints(directory, CANDIDATE_ONLY, own)
     write_endpoints(directory, CANDIDATE, [*own, *rescue])
 
@@ -51,10 +54,19 @@ def write_endpoints(directory: Path, cluster: str, endpoints: Sequence[Endpoint]
     Raises:
         StateError: the directory cannot be written.
     """
-    path = endpoints_path(directory, cluster)
+    replace_file(endpoints_path(directory, cluster), json.dumps(_discovery_response(cluster, endpoints)))
+
+
+def replace_file(path: Path, text: str) -> None:
+    """
+    Write a file the way Envoy watches for: by rename, so that nobody reads half of it.
+
+    Raises:
+        StateError: the directory cannot be written.
+    """
     temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_text(json.dumps(_discovery_response(cluster, endpoints)), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
         raise StateError(f"cannot write {path}: {error.strerror}; free or unlock the state directory") from error
@@ -63,16 +75,25 @@ def write_endpoints(directory: Path, cluster: str, endpoints: Sequence[Endpoint]
 def _discovery_response(cluster: str, endpoints: Sequence[Endpoint]) -> Json:
     kind = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
     priorities = sorted({at.priority for at in endpoints})
+    has_spare = len(endpoints) > 1
     localities = [
-        {"priority": priority, "lb_endpoints": [_lb_endpoint(at) for at in endpoints if at.priority == priority]} for priority in priorities
+        {
+            "priority": priority,
+            "lb_endpoints": [_lb_endpoint(at, has_spare=has_spare) for at in endpoints if at.priority == priority],
+        }
+        for priority in priorities
     ]
     return {"resources": [{"@type": kind, "cluster_name": cluster, "endpoints": localities}]}
 
 
-def _lb_endpoint(at: Endpoint) -> Json:
-    address = {"socket_address": {"address": at.host, "port_value": at.port}}
+def _lb_endpoint(at: Endpoint, *, has_spare: bool) -> Json:
+    address: Json = {"socket_address": {"address": at.host, "port_value": at.port}}
     # The label is stored twice: metadata can be stamped on responses, the hostname can be read back from the admin.
+    endpoint: Json = {"address": address, "hostname": at.label}
+    if not has_spare:
+        # A health check could only do harm: a server that is slow to answer pings would lose the requests it is busy with.
+        endpoint["health_check_config"] = {"disable_active_health_check": True}
     return {
-        "endpoint": {"address": address, "hostname": at.label},
+        "endpoint": endpoint,
         "metadata": {"filter_metadata": {METADATA: {"label": at.label, "arm": at.arm}}},
     }

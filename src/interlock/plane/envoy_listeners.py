@@ -15,6 +15,7 @@ from interlock.plane.envoy_settings import (
     MIRROR_TO_INCUMBENT,
     PREDICTIONS_ROUTE,
     QUIET_KEY,
+    READY_PATH,
     WEIGHT_KEY,
     EnvoySettings,
     Json,
@@ -30,6 +31,9 @@ _INTERNAL_HEADERS = {
     "x-interlock-attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "x-interlock-endpoint-arm": f"%UPSTREAM_METADATA({METADATA}:arm)%",
 }
+_ORIGIN = "x-interlock-origin"  # between the upstream filters only
+_NOT_CAPTURED: Json = {_LUA: {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute", "disabled": True}}
+_SPARE_BYTES = 64 * 1024
 _PREDICTION: Json = {"path": "/invocations", "headers": [{"name": ":method", "string_match": {"exact": "POST"}}]}
 
 
@@ -37,6 +41,7 @@ def live_listener(settings: EnvoySettings) -> Json:
     """The users' listener. The first route that matches decides; all of them draw on one random number per request."""
     quiet = {"runtime_fraction": runtime_fraction(QUIET_KEY, 10_000)}
     routes = [
+        {"match": {"path": READY_PATH}, "direct_response": {"status": 200}, "typed_per_filter_config": _NOT_CAPTURED},
         _route(settings, _PREDICTION | quiet, cluster=INCUMBENT) | {"stat_prefix": PREDICTIONS_ROUTE},
         _route(settings, {"prefix": "/"} | quiet, cluster=INCUMBENT),
         _route(settings, {"prefix": "/", "headers": [_too_large(settings)]}, cluster=INCUMBENT),
@@ -58,7 +63,7 @@ def live_listener(settings: EnvoySettings) -> Json:
         "address": {"socket_address": {"address": LOOPBACK, "port_value": settings.live_port}},
         # Envoy's default would let a second Envoy bind the same port and answer a part of the connections.
         "enable_reuse_port": False,
-        "per_connection_buffer_limit_bytes": settings.request_limit_bytes,
+        "per_connection_buffer_limit_bytes": max(settings.request_limit_bytes, settings.answer_limit_bytes) + _SPARE_BYTES,
         "filter_chains": [_filter_chain(manager)],
     }
 
@@ -91,7 +96,7 @@ def _connection_manager(settings: EnvoySettings, *, stat_prefix: str, role: str,
         "stream_idle_timeout": seconds(2 * settings.request_timeout_seconds),
         "route_config": {"name": stat_prefix, "virtual_hosts": [host], "validate_clusters": True},
         "http_filters": [
-            typed(_LUA, f"{_LUA.replace('envoy.', 'envoy.extensions.', 1)}.v3.Lua", default_source_code=_lua_source(settings, role)),
+            _lua_filter(_capture_source(settings, role)),
             typed(
                 "envoy.filters.http.router",
                 "envoy.extensions.filters.http.router.v3.Router",
@@ -142,26 +147,31 @@ def _rescue(settings: EnvoySettings) -> Json:
         "retriable_status_codes": list(range(400, 500)),
         "num_retries": 1,
         "per_try_timeout": seconds(settings.candidate_deadline_seconds),
-        "retry_priority": typed(
-            "envoy.retry_priorities.previous_priorities",
-            "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
-            update_frequency=1,
-        ),
+        "retry_priority": _another_priority(),
         "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.002s"},
     }
 
 
 def _reconnect() -> Json:
     """
-    Bridges the moment in which an incumbent's server was swapped or refuses connections.
+    Bridges the moment in which an incumbent's server was swapped or refuses connections, by its spare where there is one.
 
     Only failures in which the server never saw the request: an input that kills a server must not be sent to it again.
     """
     return {
-        "retry_on": "connect-failure,refused-stream",
+        "retry_on": "connect-failure,refused-stream,reset-before-request",
         "num_retries": 2,
+        "retry_priority": _another_priority(),
         "retry_back_off": {"base_interval": "0.050s", "max_interval": "0.250s"},
     }
+
+
+def _another_priority() -> Json:
+    return typed(
+        "envoy.retry_priorities.previous_priorities",
+        "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+        update_frequency=1,
+    )
 
 
 def _stamps(arm: str, *, is_captured: bool) -> Json:
@@ -178,9 +188,7 @@ def _stamps(arm: str, *, is_captured: bool) -> Json:
             {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"} for key, value in added.items()
         ],
         "metadata": {"filter_metadata": {_LUA: {"arm": arm}}},
-        "typed_per_filter_config": {}
-        if is_captured
-        else {_LUA: {"@type": f"type.googleapis.com/{_LUA.replace('envoy.', 'envoy.extensions.', 1)}.v3.LuaPerRoute", "disabled": True}},
+        "typed_per_filter_config": {} if is_captured else _NOT_CAPTURED,
     }
 
 
@@ -197,16 +205,41 @@ def _forget_client_headers() -> Json:
     )
 
 
+def answer_filters(settings: EnvoySettings) -> list[Json]:
+    """
+    Upstream filters of the candidate's cluster: an answer goes on to the router only when it is complete and usable.
+
+    The router has then sent nothing to the user yet, so a truncated, dripping, oversized or unusable answer is retried like any other.
+    They run in reverse order on answers: who was asked what is noted, what is too long is cut, and then the whole is held and looked at.
+    """
+    origin = f"%UPSTREAM_METADATA({METADATA}:arm)% %REQ(:METHOD)% %REQ(:PATH)%"
+    noted = {"append": {"header": {"key": _ORIGIN, "value": origin}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+    constants = f'local ORIGIN = "{_ORIGIN}"\nlocal CANDIDATE = "{CANDIDATE}"\nlocal LIMIT_BYTES = {settings.answer_limit_bytes}\n'
+    return [
+        *(_lua_filter(f'local STEP = "{step}"\n{constants}{_lua_text("contain.lua")}') for step in ("hold", "cut")),
+        typed(
+            "envoy.filters.http.header_mutation",
+            "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            mutations={"response_mutations": [noted]},
+        ),
+        typed("envoy.filters.http.upstream_codec", "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"),
+    ]
+
+
+def _lua_filter(source: str) -> Json:
+    return typed(_LUA, "envoy.extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": source})
+
+
 @cache
-def _lua_text() -> str:
-    return (files("interlock.plane") / "capture.lua").read_text(encoding="utf-8")
+def _lua_text(name: str) -> str:
+    return (files("interlock.plane") / name).read_text(encoding="utf-8")
 
 
-def _lua_source(settings: EnvoySettings, role: str) -> Json:
+def _capture_source(settings: EnvoySettings, role: str) -> str:
     constants = (
         f'local ROLE = "{role}"\n'
         f'local COLLECTOR = "{COLLECTOR}"\n'
         f"local LIMIT_BYTES = {settings.capture_limit_bytes}\n"
         f"local LOST_AFTER_US = {int((2 * settings.request_timeout_seconds + 1) * 1e6)}\n"
     )
-    return {"inline_string": constants + _lua_text()}
+    return constants + _lua_text("capture.lua")

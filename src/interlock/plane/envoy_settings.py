@@ -24,6 +24,9 @@ COLLECTOR = "collector"
 
 LIVE = "live"  # the users' listener, and the prefix of its statistics
 
+# Envoy's own answer on the users' port. The admin's /ready also says yes while listeners were refused, and nobody is served.
+READY_PATH = "/.interlock/ready"
+
 METADATA = "interlock"  # namespace of endpoint metadata: `label` and `arm`
 PREDICTIONS_ROUTE = "predictions"  # stat prefix of the routes that carry predictions, captured or quiet
 
@@ -41,6 +44,7 @@ class EnvoySettings:
     capture_queue_count: legs that wait for the collector; the rest is dropped and counted. Times capture_limit_bytes, this is the
         memory a stopped collector can cost.
     request_limit_bytes: larger requests cannot be kept for a retry, so they bypass the candidate.
+    answer_limit_bytes: larger answers of the candidate cannot be held back until they are complete, so they count as its failure.
     """
 
     live_port: int
@@ -53,6 +57,7 @@ class EnvoySettings:
     mirror_limit_count: int = 64
     capture_queue_count: int = 1024
     request_limit_bytes: int = 1024 * 1024
+    answer_limit_bytes: int = 1024 * 1024
     worker_count: int = 1
 
     def __post_init__(self) -> None:

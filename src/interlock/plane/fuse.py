@@ -1,32 +1,32 @@
 """
-The fuse: gives all traffic back to the incumbent when the lease is over, whatever else is dead. `python -m interlock.plane.fuse`.
+The fuse: gives all traffic back to the incumbent, whatever else is dead, when the lease is over or the candidate breaks a hard limit.
 
 A process of its own with the standard library only: it needs Envoy's admin and the stamp on disk, no supervisor, no Prefect, no network.
 The supervisor enforces the same lease and starts the fuse again when it ends; the fuse takes a dead supervisor for a lease that is over,
-since nobody is left who could renew it. Both may act at once: what they ask for is the same.
+since nobody is left who could renew it. Both may act at once: what they ask for is the same. Runs as `python -m interlock.plane.fuse`.
+
+The limits are the release profile's; the numbers the fuse reads itself, from Envoy and the kernel.
 """
 
 import argparse
 import contextlib
-import http.client
-import json
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from urllib.parse import urlencode
 
-from interlock.plane.stamp import read_stamp, seconds_since_boot
+from interlock.plane.fuse_envoy import is_safe, make_safe, read_counts, read_split
+from interlock.plane.fuse_limits import Window
+from interlock.plane.fuse_signs import BEAT_FILE, BLOWN_FILE, Blown, beat, read_blown, write_blown
+from interlock.plane.sessions import session_resident_mib, started_at
+from interlock.plane.stamp import Stamp, read_stamp, seconds_since_boot
 
 TICK_SECONDS = 0.2
 IDLE_LOOK_SECONDS = 1.0  # how often Envoy is looked at while nobody holds the plane: a share may have been set by a request that was late
-ADMIN_TIMEOUT_SECONDS = 1.0
-
-# The split that is always safe, as `envoy_settings` and `envoy_admin` have it; a test holds the two together.
-SAFE_RUNTIME = {"interlock.candidate_weight": 0, "interlock.mirror": 0, "interlock.quiet": 10_000}
+READING_SECONDS = 1.0  # how often the candidate is looked at: from .3 to .4 % of a core in all
+BLIND_SECONDS = 5.0  # so long a share is held without a look at the candidate: five looks that failed are no coincidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +40,40 @@ class FuseSettings:
 
 
 class Fuse:
-    """One look after the other at the lease; blows whenever Envoy gives a share that no lease holds."""
+    """One look after the other at lease and candidate; gives back whatever share no lease holds, or a candidate may not have."""
 
     def __init__(self, settings: FuseSettings) -> None:
         self._settings = settings
+        self._blown_file = settings.stamp.with_name(BLOWN_FILE)
+        self._beat_file = settings.stamp.with_name(BEAT_FILE)
+        self._blown: Blown | None = None
+        self._is_noted = False
+        self._guard: Guard | None = None
         self._look_at = 0.0
         self._said = ""
 
     def tick(self) -> None:
         """One look. What fails is said once while it lasts, and tried again at the next tick."""
-        reason = self._why_over()
-        now = time.monotonic()
-        if reason is None:
-            self._look_at = now
-            return
-        if now < self._look_at:
-            return
+        self._beat()
         try:
-            if is_safe(split := _runtime(self._settings.admin_port)):
-                self._look_at = now + IDLE_LOOK_SECONDS
-                self._said = ""
-                return
-            make_safe(self._settings.admin_port)
-            self._say(f"{reason}: all traffic was given back to the incumbent (it was {split})")
-        except Exception as error:  # noqa: BLE001 - whatever Envoy answered, the next tick asks again: a fuse that ends guards nobody
-            self._say(f"{reason}, and Envoy's admin cannot be asked to give traffic back: {type(error).__name__} {error}")
+            stamp = read_stamp(self._settings.stamp)
+            reason = self._why_over(stamp)
+            if stamp is not None and reason is None:
+                reason = self._why_blown(stamp)
+                self._look_at = 0.0  # the next reason, or this one, is acted on at once
+                self._beat()
+            if reason is not None:
+                self._give_back(reason)
+        except Exception as error:  # noqa: BLE001 - a fuse that ends guards nobody; the next tick tries again
+            self._say(f"a look failed: {type(error).__name__} {error}")
 
-    def _why_over(self) -> str | None:
+    def _beat(self) -> None:
+        """Say "I live", between any two things that may take as long as Envoy wants: three calls, 1.5 s at most."""
+        with contextlib.suppress(OSError):  # nobody can be told; the supervisor will replace this fuse
+            beat(self._beat_file)
+
+    def _why_over(self, stamp: Stamp | None) -> str | None:
         """Why nobody may give the candidate a share now; None while somebody may."""
-        stamp = read_stamp(self._settings.stamp)
         if stamp is None:
             return "no release holds the plane"
         if (late_seconds := seconds_since_boot() - stamp.ends_at_seconds) >= 0:
@@ -78,73 +83,100 @@ class Fuse:
             return f"the supervisor ({self._settings.supervisor_pid}) is dead, and release {stamp.release_id} cannot renew its lease"
         return None
 
+    def _why_blown(self, stamp: Stamp) -> str | None:
+        """Which limit the candidate of this lease has broken, now or before; None while it has broken none."""
+        blown = self._blown if self._blown and self._blown.is_for(stamp) else read_blown(self._blown_file)
+        if blown is None or not blown.is_for(stamp):
+            if self._guard is None or not self._guard.is_for(stamp):
+                self._guard = Guard(self._settings.admin_port, stamp)
+            if (broken := self._guard.look(time.monotonic(), stamp)) is None:
+                return None
+            blown, self._is_noted = Blown(stamp.release_id, stamp.token, broken, _utc_now()), False
+        self._blown = blown
+        self._note(blown)
+        return f"release {blown.release_id} is over: {blown.reason}"
+
+    def _note(self, blown: Blown) -> None:
+        """Tell the supervisor, before traffic is given back: if this process ends in between, supervisor or next fuse give it back."""
+        if not self._is_noted:
+            with contextlib.suppress(OSError):  # a full disk must not keep the share; the next tick writes again
+                if read_blown(self._blown_file) != blown:
+                    write_blown(self._blown_file, blown)
+                self._is_noted = True
+
+    def _give_back(self, reason: str) -> None:
+        if (now := time.monotonic()) < self._look_at:
+            return
+        try:
+            if is_safe(split := read_split(self._settings.admin_port)):
+                self._look_at = now + IDLE_LOOK_SECONDS
+                self._said = ""
+                return
+            make_safe(self._settings.admin_port)
+            self._say(f"{reason}: all traffic was given back to the incumbent (it was {split})")
+        except Exception as error:  # noqa: BLE001 - whatever Envoy answered, the next tick asks again
+            self._say(f"{reason}, and Envoy's admin cannot be asked to give traffic back: {type(error).__name__} {error}")
+
     def _say(self, text: str) -> None:
         if text != self._said:
             with contextlib.suppress(OSError):  # a full disk must not end the fuse
-                print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}", flush=True)
+                print(f"{_utc_now()} {text}", flush=True)
         self._said = text
 
 
-def is_safe(split: Mapping[str, int | None]) -> bool:
-    """Whether Envoy sends everything to the incumbent and copies nothing. A key that nobody set has its safe default."""
-    return all(split.get(key) in (None, safe) for key, safe in SAFE_RUNTIME.items())
-
-
-def make_safe(admin_port: int) -> None:
+class Guard:
     """
-    Ask for the safe split and read it back.
+    The looks at one lease's candidate: once a second, while Envoy gives it a share or copies. Says which limit it breaks.
 
-    Raises:
-        ValueError: Envoy still has another one.
-        OSError, HTTPException: it did not answer.
+    Without a look for 5 s, a share that was seen last, or that nobody could look for, is one too many: missing numbers are not good ones.
+    An Envoy whose split was safe at the last look needs none; restarted, it begins with the safe split.
     """
-    asked = {key: f'{{"numerator":{bps},"denominator":"TEN_THOUSAND"}}' for key, bps in SAFE_RUNTIME.items()}
-    _call(admin_port, "POST", f"/runtime_modify?{urlencode(asked)}")
-    if not is_safe(found := _runtime(admin_port)):
-        raise ValueError(f"asked for the incumbent, found {found}")
+
+    def __init__(self, admin_port: int, stamp: Stamp) -> None:
+        self._admin_port = admin_port
+        self._lease = (stamp.release_id, stamp.token, stamp.limits, stamp.candidate)
+        self._window = Window(stamp.limits) if stamp.limits else None
+        self._look_at = 0.0
+        self._seen_at = time.monotonic()
+        self._was_safe = False
+
+    def is_for(self, stamp: Stamp) -> bool:
+        """Whether it looks at this lease's candidate, with these limits."""
+        return self._lease == (stamp.release_id, stamp.token, stamp.limits, stamp.candidate)
+
+    def look(self, now: float, stamp: Stamp) -> str | None:
+        """Which number breaks which limit, if this is the moment for a look; None also while there are no limits to break."""
+        if self._window is None or now < self._look_at:
+            return None
+        self._look_at = now + READING_SECONDS
+        try:
+            self._was_safe = is_safe(read_split(self._admin_port))
+            broken = None if self._was_safe else self._broken(now, self._window, stamp)
+            self._seen_at = time.monotonic()
+        except Exception as error:  # noqa: BLE001 - whatever Envoy answered: it is no look at the candidate
+            blind_seconds = time.monotonic() - self._seen_at
+            if self._was_safe or blind_seconds < BLIND_SECONDS:
+                return None
+            return f"nothing could be read of the candidate for {blind_seconds:.0f} s ({type(error).__name__} {error})"
+        if self._was_safe:
+            self._window.clear()
+        return broken
+
+    def _broken(self, now: float, window: Window, stamp: Stamp) -> str | None:
+        if stamp.limits and stamp.candidate:
+            limit_mib, resident_mib = stamp.limits.resident_mib, session_resident_mib(stamp.candidate)
+            if resident_mib > limit_mib:
+                return f"the candidate's server holds {resident_mib:.0f} MiB, limit {limit_mib:g} MiB"
+        return window.add(now, read_counts(self._admin_port))
 
 
-def started_at(pid: int) -> str:
-    """When the process was started, in clock ticks since boot, which no later process of the same id shares; empty when it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-def _runtime(admin_port: int) -> dict[str, int | None]:
-    """The split's runtime keys in basis points; None where nobody has set one."""
-    entries = json.loads(_call(admin_port, "GET", "/runtime")).get("entries", {})
-    values = {key: entries.get(key, {}).get("final_value") for key in SAFE_RUNTIME}
-    return {key: _basis_points(value) if value else None for key, value in values.items()}
-
-
-def _basis_points(value: str) -> int:
-    """Anything but a share as we write it is -1, which is not safe."""
-    try:
-        fraction = json.loads(value)
-        return int(fraction["numerator"]) if fraction["denominator"] == "TEN_THOUSAND" else -1
-    except (ValueError, TypeError, LookupError):
-        return -1
-
-
-def _call(admin_port: int, method: str, path: str) -> bytes:
-    connection = http.client.HTTPConnection("127.0.0.1", admin_port, timeout=ADMIN_TIMEOUT_SECONDS)
-    try:
-        connection.request(method, path)
-        response = connection.getresponse()
-        body = response.read()
-    finally:
-        connection.close()
-    if response.status != http.client.OK:
-        raise ValueError(f"{method} {path.partition('?')[0]} was answered with {response.status}")
-    return body
+def _utc_now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def main() -> None:
     """Watch until SIGTERM."""
-    parser = argparse.ArgumentParser(description="Gives all traffic back to the incumbent when the lease is over.")
+    parser = argparse.ArgumentParser(description="Gives all traffic back to the incumbent when the lease is over or a limit is broken.")
     parser.add_argument("--admin-port", type=int, required=True)
     parser.add_argument("--stamp", type=Path, required=True)
     parser.add_argument("--supervisor-pid", type=int, required=True)

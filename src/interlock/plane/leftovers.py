@@ -1,28 +1,44 @@
-"""Which processes this supervisor has started, written down so that the next one can end them if this one is killed."""
+"""
+Which processes this supervisor has started, written down for the next one.
 
-import contextlib
+A supervisor that was killed leaves its processes running. The next one takes over what still does its work, so that no user notices, and
+ends the rest.
+"""
+
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from interlock.plane.process import orphans, stop_processes, with_session
+from interlock.plane.process import ManagedProcess, Note, is_same, orphans, stop_processes, with_session
 from interlock.plane.state_directory import write_json
 
-SAME_MOMENT_SECONDS = 0.01
+VERSION = version("interlock-release")
+# What serves users is taken over also from another version of Interlock: Envoy gets its configuration from files that are written anew,
+# and a model server is whatever speaks the protocol.
+SERVING = ("envoy", "model-")
 
 
 class ProcessNotes:
-    """The file of noted session leaders: their ids (`pids` gives those of now) and when each was started. Any thread may note."""
+    """The file of notes: who runs now (`read` says so), on which ports. Any thread may note."""
 
-    def __init__(self, path: Path, *, log_directory: Path, pids: Callable[[], Sequence[int]]) -> None:
+    def __init__(self, path: Path, *, read: Callable[[], Sequence[Note]]) -> None:
         self._path = path
-        self._logs = log_directory
-        self._pids = pids
+        self._read = read
+        self._ports: Mapping[str, int] = {}
         self._lock = threading.Lock()
-        self._noted: dict[int, float] = {}
+        self._noted: list[Note] | None = None
+
+    def note_ports(self, ports: Mapping[str, int]) -> None:
+        """Write down where the stack listens, before anything of it runs. Raises OSError."""
+        with self._lock:
+            self._ports, self._noted = ports, None
+        self.note()
 
     def note(self) -> None:
         """
@@ -32,38 +48,65 @@ class ProcessNotes:
             OSError: the file cannot be written.
         """
         with self._lock:
-            pids = {pid for pid in self._pids() if pid > 0}
-            if pids == self._noted.keys():
+            now = sorted(self._read(), key=lambda note: note.pid)
+            if now == self._noted:
                 return
-            noted = {pid: self._noted[pid] if pid in self._noted else _created_at(pid) for pid in sorted(pids)}
-            write_json(self._path, [{"pid": pid, "created_at": created_at} for pid, created_at in noted.items()])
-            self._noted = noted
+            write_json(self._path, {"version": VERSION, "ports": self._ports, "processes": [asdict(note) for note in now]})
+            self._noted = now
 
     def forget(self) -> None:
         """Everything has been stopped."""
         self._path.unlink(missing_ok=True)
 
-    def stop_leftovers(self, *, grace_seconds: float) -> None:
-        """End what a killed supervisor left behind, also what has outlived the process that was noted."""
-        stop_processes(self.leftovers(), grace_seconds=grace_seconds)
 
-    def leftovers(self) -> list[psutil.Process]:
-        """Everything in the noted sessions: with a leader that was started at the very moment noted, or without any leader."""
+class Leftovers:
+    """What a killed supervisor left behind, as its notes say; nothing when they cannot be read."""
+
+    def __init__(self, path: Path, *, log_directory: Path) -> None:
+        self._logs = log_directory
+        self._kept: set[str] = set()
+        self._notes: list[Note] = []
+        self._version, self._ports = "", {}
         try:
-            noted = {int(entry["pid"]): float(entry["created_at"]) for entry in json.loads(self._path.read_text())}
-        except (OSError, ValueError, TypeError, LookupError):
-            return []
-        found: list[psutil.Process] = []
-        for pid, created_at in noted.items():
-            if not psutil.pid_exists(pid):
-                found += orphans(pid, log_directory=self._logs)
-            elif abs(_created_at(pid) - created_at) < SAME_MOMENT_SECONDS:
-                found += with_session(pid)
-        return found
+            saved = json.loads(path.read_text())
+            notes = [_read_note(entry) for entry in saved["processes"]]
+            self._version, self._ports = str(saved["version"]), {str(k): int(v) for k, v in saved["ports"].items()}
+            self._notes = notes
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            pass
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Where the killed stack listened; empty when nothing of it runs any more."""
+        return dict(self._ports) if any(note.is_running for note in self._notes) else {}
+
+    def find(self, name: str) -> Note | None:
+        """The running process of this name, if it may be taken over."""
+        if self._version != VERSION and not name.startswith(SERVING):
+            return None
+        return next((note for note in self._notes if note.name == name and note.is_running), None)
+
+    def take_over(self, process: ManagedProcess) -> bool:
+        """Let `process` be the one that runs already, if that was started by the very same command; True when it is."""
+        note = self.find(process.name)
+        if note is None or list(note.command) != process.command:
+            return False
+        process.take_over(note)
+        self._kept.add(note.name)
+        return True
+
+    def stop(self, *, grace_seconds: float, but: Callable[[str], bool] = lambda name: False) -> None:
+        """End everything that was not taken over, also what has outlived the process that was noted, `but` what has such a name."""
+        doomed = [note for note in self._notes if note.name not in self._kept and not (note.is_running and but(note.name))]
+        stop_processes([process for note in doomed for process in self._members(note)], grace_seconds=grace_seconds)
+
+    def _members(self, note: Note) -> list[psutil.Process]:
+        """Everything in the noted session: with a leader that was started at the very moment noted, or without any leader."""
+        if not psutil.pid_exists(note.pid):
+            return orphans(note.pid, log_directory=self._logs)
+        return with_session(note.pid) if is_same(note.pid, note.created_at) else []
 
 
-def _created_at(pid: int) -> float:
-    """When it was started, 0.0 when it is gone."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return float(psutil.Process(pid).create_time())
-    return 0.0
+def _read_note(entry: Mapping[str, Any]) -> Note:
+    command = tuple(str(word) for word in entry["command"])
+    return Note(str(entry["name"]), int(entry["pid"]), float(entry["created_at"]), command, int(entry["port"]))

@@ -1,4 +1,7 @@
-"""One child process of the supervisor: started in its own session, logged to a file, stopped with everything it started."""
+"""
+One process of the stack: started in its own session, or taken over from a supervisor that was killed; logged to a file, stopped with
+everything it started.
+"""
 
 import contextlib
 import os
@@ -7,14 +10,64 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
 from interlock.errors import StateError
 
 ORPHAN_GRACE_SECONDS = 1.0
+SAME_MOMENT_SECONDS = 0.01
+STEADY_SECONDS = 60.0  # whoever ran for so long begins anew with its restarts: the next one is not delayed
+UNKNOWN_EXIT_CODE = -1  # of a process that was not our child
 SUPERVISED = "INTERLOCK_SUPERVISED_LOGS"  # in the environment of a child and of all it starts: the log directory of its supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A session leader as it is written down: which process it is, and by which command and port it may be taken over."""
+
+    name: str
+    pid: int
+    created_at: float
+    command: tuple[str, ...]
+    port: int = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether this very process is alive; its id may be somebody else's by now."""
+        return is_same(self.pid, self.created_at) and not is_zombie(self.pid)
+
+
+class _Child(Protocol):
+    """What is used of `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+class _TakenOver:
+    """A process that a former supervisor started. Nobody here is its parent, so its exit code cannot be known."""
+
+    def __init__(self, note: Note) -> None:
+        self.pid = note.pid
+        self._note = note
+
+    def poll(self) -> int | None:
+        return None if self._note.is_running else UNKNOWN_EXIT_CODE
+
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = time.monotonic() + (timeout or 0.0)
+        while self.poll() is None:
+            if timeout is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(list(self._note.command), timeout)
+            time.sleep(0.02)
+        return UNKNOWN_EXIT_CODE
 
 
 class ManagedProcess:
@@ -22,15 +75,21 @@ class ManagedProcess:
     A command that should be running. `restart_if_dead` starts it again with growing pauses.
 
     The child leads its own session, so a Ctrl-C in the terminal reaches only the supervisor, which then stops the children in order.
+    `port` is where it listens, for whoever takes it over; 0 when that stands elsewhere.
     """
 
-    def __init__(self, name: str, command: Sequence[str], *, log_directory: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], *, log_directory: Path, environment: Mapping[str, str] | None = None, port: int = 0
+    ) -> None:
         self.name = name
         self.command = list(command)
+        self.port = port
         self.restart_count = 0
         self._environment = {**os.environ, **(environment or {}), SUPERVISED: str(log_directory)}
         self._log_path = log_directory / f"{name}.log"
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: _Child | None = None
+        self._created_at = 0.0
+        self._started_at = 0.0
         self._attempt_count = 0
         self._not_before = 0.0
 
@@ -49,6 +108,15 @@ class ManagedProcess:
         """Started and not ended."""
         return self._child is not None and self._child.poll() is None
 
+    @property
+    def note(self) -> Note | None:
+        """What to write down of it; None when it was never started. One that has ended keeps its note: what it started may still run."""
+        return Note(self.name, self.pid, self._created_at, tuple(self.command), self.port) if self._child else None
+
+    def take_over(self, note: Note) -> None:
+        """Supervise the process of this note from now on, instead of starting one."""
+        self._child, self._created_at, self._started_at = _TakenOver(note), note.created_at, time.monotonic()
+
     def start(self) -> None:
         """Start the command. Raises StateError when its program or log cannot be opened."""
         try:
@@ -63,6 +131,7 @@ class ManagedProcess:
                 )
         except OSError as error:
             raise StateError(f"{self.name} cannot be started ({error.strerror}: {error.filename})") from error
+        self._created_at, self._started_at = created_at(self.pid), time.monotonic()
 
     def restart_if_dead(self, *, is_allowed: Callable[[], bool] = lambda: True) -> bool:
         """
@@ -70,6 +139,8 @@ class ManagedProcess:
 
         `is_allowed` is asked only when a restart is due; no is an attempt too, and the next one comes after a longer pause.
         """
+        if self.is_running and time.monotonic() - self._started_at > STEADY_SECONDS:
+            self._attempt_count = 0
         if self.is_running or self._child is None or time.monotonic() < self._not_before:
             return False
         self._not_before = time.monotonic() + min(30.0, 2.0 ** min(self._attempt_count, 5))
@@ -100,10 +171,14 @@ class ManagedProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=5)
 
+    def kill(self) -> None:
+        """End it and everything it started at once, unasked: for one that hangs. Idempotent."""
+        stop_processes(self._members(), grace_seconds=0.0)
+
     def _members(self) -> list[psutil.Process]:
         """The child and what it started, also what was left behind when the child itself has ended."""
-        if not self.is_running and psutil.pid_exists(self.pid):
-            return []  # its id belongs to a stranger by now
+        if self._child is None or (psutil.pid_exists(self.pid) and not is_same(self.pid, self._created_at)):
+            return []  # never started, or its id belongs to a stranger by now
         return with_session(self.pid)
 
 
@@ -147,16 +222,45 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def stop_processes(members: Sequence[psutil.Process], *, grace_seconds: float) -> None:
-    """SIGTERM, and SIGKILL to those that remain after the grace."""
-    for process in reversed(members):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-    _, alive = psutil.wait_procs(members, timeout=grace_seconds)
-    for process in alive:
+    """SIGTERM, and SIGKILL to those that remain after the grace; with a grace of 0 nobody is asked."""
+    if grace_seconds > 0:
+        for process in reversed(members):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+    for process in (alive := _outlast(members, grace_seconds)):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive, timeout=5)
+    _outlast(alive, 5.0)
+
+
+def _outlast(members: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that still run after so many seconds. One that nobody reaps has ended: its parent may be a process 1 that does not care."""
+    deadline = time.monotonic() + seconds
+    alive = [process for process in members if not is_zombie(process.pid)]
+    while alive and time.monotonic() < deadline:
+        _, left = psutil.wait_procs(alive, timeout=0.05)
+        alive = [process for process in left if not is_zombie(process.pid)]
+    return alive
+
+
+def created_at(pid: int) -> float:
+    """When a process was started, in seconds of the system's clock; 0.0 when it is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return float(psutil.Process(pid).create_time())
+    return 0.0
+
+
+def is_same(pid: int, noted_at: float) -> bool:
+    """Whether the process of this id is the one that was started at that moment."""
+    return abs(created_at(pid) - noted_at) < SAME_MOMENT_SECONDS
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether it has ended and nobody has asked for its exit code."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    return False
 
 
 def choose_port(asked: int, *, name: str) -> int:

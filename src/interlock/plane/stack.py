@@ -3,20 +3,26 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
 from interlock.errors import PolicyError
-from interlock.plane.envoy_config import bootstrap_json, envoy_command
-from interlock.plane.envoy_settings import EnvoySettings
+from interlock.plane.envoy_config import envoy_command, write_configuration
+from interlock.plane.envoy_settings import READY_PATH, EnvoySettings
 from interlock.plane.process import ManagedProcess
 from interlock.plane.state_directory import StateDirectory
 
 WORK_POOL = "interlock"
+ENVOY_LOOK_SECONDS = 0.25  # two looks of two questions each are 1 s, and an outage must be over within 2
+ADMIN_SILENT_SECONDS = 5.0
 QUIET_LIBRARIES = {
     "DO_NOT_TRACK": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -50,21 +56,46 @@ class Part:
 
     def is_ready(self) -> bool:
         """One look, half a second at most."""
-        try:
-            return httpx.get(self.ready_url, timeout=0.5, trust_env=False).status_code == 200
-        except httpx.HTTPError:
+        return answer_of(self.ready_url, timeout_seconds=0.5) == HTTPStatus.OK
+
+
+class EnvoyLook:
+    """Whether Envoy does its work: for users, and for those who must be able to give traffic back through its admin."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._admin_url, self._live_url = f"http://127.0.0.1:{ports.envoy_admin}/ready", f"http://127.0.0.1:{ports.live}/ping"
+        self._admin_at = time.monotonic()
+
+    def __call__(self) -> bool:
+        """One look, half a second at most. An admin that is silent counts at once when users get no answer either, else after 5 s."""
+        if answer_of(self._admin_url, timeout_seconds=ENVOY_LOOK_SECONDS) is not None:
+            self._admin_at = time.monotonic()
+            return True
+        if time.monotonic() - self._admin_at > ADMIN_SILENT_SECONDS:
             return False
+        return answer_of(self._live_url, timeout_seconds=ENVOY_LOOK_SECONDS) is not None
+
+
+def answer_of(url: str, *, timeout_seconds: float) -> int | None:
+    """The status of one GET on this machine; None without an answer. No client library: it is asked ten times a second."""
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_seconds)
+    try:
+        connection.request("GET", parts.path)
+        return connection.getresponse().status
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()
 
 
 def envoy_part(state: StateDirectory, ports: Ports) -> Part:
-    """Envoy with its bootstrap written; the endpoint files must exist already."""
+    """Envoy with its configuration written; the endpoint files must exist already."""
     settings = EnvoySettings(
         live_port=ports.live, admin_port=ports.envoy_admin, collector_port=ports.collector, endpoints_directory=state / "envoy"
     )
-    bootstrap = state / "envoy" / "bootstrap.json"
-    bootstrap.write_text(bootstrap_json(settings), encoding="utf-8")
-    command = envoy_command(settings, bootstrap)
-    return Part("Envoy", ManagedProcess("envoy", command, log_directory=state / "logs"), f"http://127.0.0.1:{ports.envoy_admin}/ready")
+    command = envoy_command(settings, write_configuration(settings))
+    return Part("Envoy", ManagedProcess("envoy", command, log_directory=state / "logs"), f"http://127.0.0.1:{ports.live}{READY_PATH}")
 
 
 def collector_part(state: StateDirectory, ports: Ports) -> Part:

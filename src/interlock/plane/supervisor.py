@@ -1,8 +1,10 @@
 """
 Starts, supervises and stops the embedded stack.
 
-Threads: lease (5 times a second), model server health, intake, control API; and one for each call of `on_lost` and `on_start`. The main
-thread restarts what died, prints what the others have to say, and waits for the signal to stop.
+Threads: lease (5 times a second), model server health, spare, intake, control API, one for each process that is watched; and one for each
+call of `on_lost` and `on_start`. The main thread prints what the others have to say, and waits for the signal to stop.
+
+A supervisor that was killed leaves everything running, and the next one takes over what still works: users notice nothing.
 
 The lease thread waits for Envoy's admin (1 s a call at most) and for the controller's lock. Under that lock others wait for Envoy too (5 s
 at most, for endpoints), write a small file or start a process; nobody reads model files, stops a process or prints under it.
@@ -10,28 +12,29 @@ at most, for endpoints), write a small file or start a process; nobody reads mod
 
 import contextlib
 import logging
-import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 
 import uvicorn
 
 from interlock.errors import ReleaseError, StateError
 from interlock.model.release import ModelVersion
 from interlock.plane import stack
+from interlock.plane.addresses import UpOptions, choose_ports, stack_addresses
 from interlock.plane.announcements import Announcements
 from interlock.plane.api import build_api
 from interlock.plane.controller import PlaneController
 from interlock.plane.endpoints import write_arms
 from interlock.plane.envoy_admin import EnvoyAdmin
-from interlock.plane.leftovers import ProcessNotes
+from interlock.plane.fleet import Fleet, Member
+from interlock.plane.fuse_signs import BEAT_FILE, is_beating
+from interlock.plane.leftovers import Leftovers, ProcessNotes
 from interlock.plane.live import LivePage
 from interlock.plane.model_servers import ModelServers
-from interlock.plane.process import ManagedProcess, choose_port
+from interlock.plane.process import Note
 from interlock.plane.stack import Part, Ports
 from interlock.plane.state_directory import StackAddresses, StateDirectory
 from interlock.ports import Clock
@@ -41,24 +44,19 @@ STOP_GRACE_SECONDS = 8.0
 LEASE_TICK_SECONDS = 0.2
 HEALTH_TICK_SECONDS = 0.5
 INTAKE_TICK_SECONDS = 2.0
-PART_TICK_SECONDS = 0.25
+NOTE_TICK_SECONDS = 0.25
+WATCH_SECONDS: Mapping[str, tuple[float, float]] = {
+    # How often each part is looked at, and how long it may be silent before it counts as hanging. Users wait for Envoy; a database that
+    # other processes write to may hold up the servers of MLflow and Prefect for many seconds, and nobody's traffic depends on them.
+    "envoy": (0.1, 0.6),
+    "fuse": (0.5, 2.0),
+    "collector": (0.5, 10.0),
+    "mlflow": (1.0, 60.0),
+    "prefect": (1.0, 60.0),
+}
 
 Say = Callable[[str], None]
 log = logging.getLogger("interlock.supervisor")
-
-
-@dataclass(frozen=True, slots=True)
-class UpOptions:
-    """What `interlock up` was asked for. Port 0 means any free one."""
-
-    model_name: str
-    profile_names: tuple[str, ...]
-    profiles_directory: Path
-    data_directory: Path
-    live_port: int = 0
-    page_port: int = 0
-    mlflow_port: int = 0
-    prefect_port: int = 0
 
 
 class Supervisor:
@@ -85,8 +83,8 @@ class Supervisor:
         self._poll_registry, self._on_lost, self._on_start = poll_registry, on_lost, on_start
         self._stopping = threading.Event()
         self._parts: list[Part] = []
-        self._processes: list[ManagedProcess] = []
-        self._notes = ProcessNotes(state / "processes.json", log_directory=state / "logs", pids=self._pids)
+        self._fleet = Fleet(say=self._announcements.say, on_change=self._note_processes)
+        self._notes = ProcessNotes(state / "processes.json", read=self._read_notes)
         self._servers: ModelServers | None = None
         self._controller: PlaneController | None = None
         self._incumbent_failure: str | None = None
@@ -105,7 +103,6 @@ class Supervisor:
         self._state.claim()
         with self._announcements.instead_of_logging():
             try:
-                self._notes.stop_leftovers(grace_seconds=STOP_GRACE_SECONDS)
                 addresses = self._start()
                 if not self._stopping.is_set():
                     on_ready(addresses)
@@ -114,18 +111,52 @@ class Supervisor:
                 self._stop()
 
     def _start(self) -> StackAddresses:
-        ports = self._choose_ports()
-        addresses = self._addresses(ports)
-        write_arms(self._state / "envoy", incumbent=[], candidate=[])
+        leftovers = Leftovers(self._state / "processes.json", log_directory=self._state / "logs")
+        ports = choose_ports(self._options, leftovers.ports)
+        addresses = stack_addresses(self._options, ports)
+        members, worker = self._gather(ports, leftovers)
+        for member in members:
+            self._fleet.launch(member)
+        self._await(self._parts[:2])
+        self._controller = controller = self._start_controller(addresses, leftovers)
+        self._launch_watched(Member(stack.fuse_process(self._state, ports), self._fuse_beats, WATCH_SECONDS["fuse"][1]))
+        for member in members:
+            self._watch(member)
+        self._serve_api(controller, addresses, ports)
+        self._repeat("lease", LEASE_TICK_SECONDS, lambda: self._enforce_lease(controller))
+        self._repeat("health", HEALTH_TICK_SECONDS, lambda: self._watch_servers(controller))
+        self._repeat("spare", HEALTH_TICK_SECONDS, controller.keep_spare)
+        leftovers.stop(grace_seconds=STOP_GRACE_SECONDS)  # servers of a candidate that nobody releases any more
+        self._await(self._parts[2:])
+        self._start_worker(worker, ports)
+        self._state.write_addresses(addresses)  # the sign that everything is up
+        self._in_background("on start", lambda: self._on_start(controller.incumbent))
+        self._repeat("intake", INTAKE_TICK_SECONDS, self._poll_registry)
+        return addresses
+
+    def _gather(self, ports: Ports, leftovers: Leftovers) -> tuple[list[Member], Member]:
+        """The parts and the worker, each with the process that a killed supervisor left running, if it still works; the rest is ended."""
         builders = (stack.envoy_part, stack.collector_part, stack.mlflow_part, stack.prefect_part)
         self._parts = [build(self._state, ports) for build in builders]
-        for part in self._parts:
-            self._launch(part.process)
+        members = [Member(part.process, part.is_ready, WATCH_SECONDS[part.process.name][1]) for part in self._parts]
+        members[0].is_answering = stack.EnvoyLook(ports)
+        worker = Member(stack.worker_process(self._state, ports))
+        taken = [member for member in (*members, worker) if self._fleet.take_over(member, leftovers)]
+        if members[0] not in taken:  # an Envoy that starts must not find the servers of the last time in its files
+            write_arms(self._state / "envoy", incumbent=[], candidate=[])
+        leftovers.stop(grace_seconds=STOP_GRACE_SECONDS, but=lambda name: name.startswith("model-"))
+        with contextlib.suppress(OSError):
+            self._notes.note_ports(asdict(ports))
+        return members, worker
+
+    def _start_controller(self, addresses: StackAddresses, leftovers: Leftovers) -> PlaneController:
         self._servers = ModelServers(
-            models_directory=self._state / "models", log_directory=self._state / "logs", on_started=self._note_processes
+            models_directory=self._state / "models",
+            log_directory=self._state / "logs",
+            on_started=self._note_processes,
+            leftovers=leftovers,
         )
-        self._await(self._parts[:2])
-        self._controller = controller = PlaneController(
+        controller = PlaneController(
             admin=EnvoyAdmin(addresses.envoy_admin_url),
             servers=self._servers,
             endpoints_directory=self._state / "envoy",
@@ -133,42 +164,38 @@ class Supervisor:
             clock=self._clock,
         )
         controller.start()
-        self._launch(stack.fuse_process(self._state, ports))
-        self._serve_api(controller, addresses, ports)
-        self._repeat("lease", LEASE_TICK_SECONDS, lambda: self._enforce_lease(controller))
-        self._repeat("health", HEALTH_TICK_SECONDS, lambda: self._watch_servers(controller))
-        self._await(self._parts[2:])
-        self._start_worker(ports)
-        self._state.write_addresses(addresses)  # the sign that everything is up
-        self._in_background("on start", lambda: self._on_start(controller.incumbent))
-        self._repeat("intake", INTAKE_TICK_SECONDS, self._poll_registry)
-        return addresses
+        return controller
 
-    def _start_worker(self, ports: Ports) -> None:
+    def _start_worker(self, worker: Member, ports: Ports) -> None:
         """Start the worker and register the Prefect deployments; returns when all of them were read back."""
         if self._stopping.is_set():
             return
         stack.create_work_pool(ports)
-        worker, deploy = stack.worker_process(self._state, ports), stack.deploy_process(self._state, ports)
-        self._launch(worker)
-        self._launch(deploy)
+        self._launch_watched(worker)
+        deploy = Member(stack.deploy_process(self._state, ports))
+        self._fleet.launch(deploy)
         deadline = time.monotonic() + START_SECONDS
         while (missing := stack.declared_deployments() - stack.registered_deployments(ports)) and not self._pause(0.5):
-            if deploy.exit_code not in (None, 0) or time.monotonic() > deadline:
-                deploy.stop(grace_seconds=STOP_GRACE_SECONDS)
+            if deploy.process.exit_code not in (None, 0) or time.monotonic() > deadline:
                 raise StateError(f"Prefect deployments {', '.join(sorted(missing))} were not registered: see logs/prefect-deploy.log")
-        while deploy.exit_code is None and not self._pause(0.1):
+        while deploy.process.exit_code is None and not self._pause(0.1):
             pass
-        deploy.stop(grace_seconds=STOP_GRACE_SECONDS)
-        self._processes.remove(deploy)  # it has done its work: nobody starts it again
+        self._fleet.retire(deploy, grace_seconds=STOP_GRACE_SECONDS)
         self._announcements.say(f"Prefect deployments registered: {', '.join(sorted(stack.declared_deployments()))}")
 
+    def _launch_watched(self, member: Member) -> None:
+        self._fleet.launch(member)
+        self._watch(member)
+
+    def _watch(self, member: Member) -> None:
+        name = member.process.name
+        self._repeat(f"watch {name}", WATCH_SECONDS.get(name, (NOTE_TICK_SECONDS, 0.0))[0], lambda: self._fleet.look(member))
+
+    def _fuse_beats(self) -> bool:
+        return is_beating(self._state / BEAT_FILE, within_seconds=3.0)  # it beats five times a second, and every 1.5 s while Envoy hangs
+
     def _supervise(self) -> None:
-        while not self._pause(PART_TICK_SECONDS):
-            for process in self._processes:
-                if process.restart_if_dead():
-                    self._note_processes()
-                    self._announcements.say(f"{process.name} had ended and was restarted (restart {process.restart_count})")
+        while not self._pause(NOTE_TICK_SECONDS):
             self._note_processes()
 
     def _pause(self, seconds: float) -> bool:
@@ -183,8 +210,7 @@ class Supervisor:
         self._announcements.print_all()
         if self._api:
             self._api.should_exit = True
-        for process in reversed(self._processes):
-            process.stop(grace_seconds=STOP_GRACE_SECONDS)
+        self._fleet.stop_all(grace_seconds=STOP_GRACE_SECONDS)
         if self._servers:
             self._servers.stop_all()
         self._notes.forget()
@@ -199,11 +225,6 @@ class Supervisor:
             self._controller.restore_incumbent(reason="interlock up is stopping")
         except ReleaseError as error:  # Envoy may be gone already; the next start begins with the safe split
             log.warning("the incumbent could not be asked for before stopping: %s", error)
-
-    def _launch(self, process: ManagedProcess) -> None:
-        process.start()
-        self._processes.append(process)
-        self._note_processes()
 
     def _await(self, parts: Sequence[Part]) -> None:
         """Wait until every part says it is ready; a part that ends, or takes 180 s, is an error that names its log."""
@@ -265,34 +286,10 @@ class Supervisor:
 
         threading.Thread(target=loop, name=name, daemon=True).start()
 
-    def _choose_ports(self) -> Ports:
-        options = self._options
-        asked = {"live": options.live_port, "page": options.page_port, "mlflow": options.mlflow_port, "prefect": options.prefect_port}
-        chosen = {name: choose_port(port, name=name) for name, port in asked.items()}
-        while len({*chosen.values()}) < len(chosen) or not {"envoy_admin", "collector"} <= chosen.keys():
-            chosen |= {name: choose_port(0, name=name) for name in ("envoy_admin", "collector")}
-        return Ports(**chosen)
-
-    def _addresses(self, ports: Ports) -> StackAddresses:
-        at = "http://127.0.0.1"
-        return StackAddresses(
-            supervisor_pid=os.getpid(),
-            live_url=f"{at}:{ports.live}",
-            page_url=f"{at}:{ports.page}",
-            envoy_admin_url=f"{at}:{ports.envoy_admin}",
-            collector_url=f"{at}:{ports.collector}",
-            mlflow_url=f"{at}:{ports.mlflow}",
-            prefect_url=f"{at}:{ports.prefect}/api",
-            model_name=self._options.model_name,
-            profile_names=list(self._options.profile_names),
-            profiles_directory=str(self._options.profiles_directory),
-            data_directory=str(self._options.data_directory),
-        )
-
-    def _pids(self) -> list[int]:
-        return [process.pid for process in list(self._processes)] + (self._servers.pids() if self._servers else [])
+    def _read_notes(self) -> list[Note]:
+        return self._fleet.notes() + (self._servers.notes() if self._servers else [])
 
     def _note_processes(self) -> None:
-        """Write down who our children are, so that the next supervisor can end them if this one is killed."""
+        """Write down who our children are, so that the next supervisor can take them over if this one is killed."""
         with contextlib.suppress(OSError):  # a full disk must not end the supervision; the next turn tries again
             self._notes.note()

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from interlock.model.plane import ALL_TRAFFIC_BPS
+from interlock.model.plane import ALL_TRAFFIC_BPS, CandidateLimits
 from interlock.profile.output import Output
 from interlock.profile.strict import Name, NonNegativeFloat, Percent, PositiveFloat, PositiveInt, Share, refuse_twins
 from interlock.profile.strict import Strict as _Strict
@@ -242,6 +242,23 @@ class Canary(_Strict):
         return self
 
 
+class Limits(_Strict):
+    """
+    What the fuse enforces by itself on the candidate, over 5 s of its answers: the last resort, coarser than the judge in everything.
+
+    error_percent counts only requests that the incumbent can answer; resident_mib is the whole session of the candidate's server.
+    """
+
+    error_percent: Annotated[FiniteFloat, Field(gt=0, lt=100)]
+    p99_ms: PositiveFloat
+    min_sample_count: PositiveInt
+    resident_mib: PositiveFloat
+
+    def for_plane(self) -> CandidateLimits:
+        """The same as the traffic plane takes it."""
+        return CandidateLimits(self.error_percent, self.p99_ms, self.min_sample_count, self.resident_mib)
+
+
 class ReleaseProfile(_Strict):
     """One release policy, whole."""
 
@@ -253,10 +270,23 @@ class ReleaseProfile(_Strict):
     gates: Gates
     canary: Canary
     judge: Judge
+    limits: Limits
     recovery_time_objective_seconds: Annotated[FiniteFloat, Field(gt=0, le=300)]
 
     @model_validator(mode="after")
     def _bias_is_for_quantities(self) -> Self:
         if (self.output.type == "regression") != (self.judge.bias is not None):
             raise ValueError(f"judge.bias is {self.judge.bias}: give a tolerance for output type regression, null for any other")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_are_the_last_resort(self) -> Self:
+        slo, memory, limits = self.judge.slo, self.gates.memory, self.limits
+        for name, limit, finer, owner in (
+            ("error_percent", limits.error_percent, slo.max_error_percent, "judge.slo.max_error_percent"),
+            ("p99_ms", limits.p99_ms, slo.max_p99_ms, "judge.slo.max_p99_ms"),
+            ("resident_mib", limits.resident_mib, memory.max_resident_mib, "gates.memory.max_resident_mib"),
+        ):
+            if limit <= finer:
+                raise ValueError(f"limits.{name} {limit:g} must be above {owner} {finer:g}: the fuse is the last to act, not the first")
         return self
