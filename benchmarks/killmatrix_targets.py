@@ -1,6 +1,7 @@
 """The processes of one stack by what they are: found, hit, counted. Only those that carry the stack's own mark are ever touched."""
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from interlock.plane.endpoints import endpoints_path
+from interlock.plane.envoy_settings import INCUMBENT
 from interlock.plane.process import SUPERVISED
 from interlock.plane.state_directory import StateDirectory
 
@@ -39,8 +42,10 @@ def find(state: StateDirectory, target: str, *, version: str = "", run_id: str =
     if target == "supervisor":
         return _alive(state.read_addresses().supervisor_pid)
     leaders = list(_role(state.root, "model server" if target in ("candidate", "incumbent") else target))
-    if target in ("candidate", "incumbent"):
+    if target == "candidate":
         return [process for process in leaders if _serves(process, version)][:1]
+    if target == "incumbent":  # it has a spare: the one that is meant has the traffic
+        return [process for process in leaders if _serves(process, version) and _word_after(process, "--port") == _first_port(state)]
     if target == "flow run":
         return [process for process in leaders if process.environ().get(RUN_VARIABLE) in (None, run_id)][-1:]
     return [member for leader in leaders for member in _members(leader)] if target in _WHOLE_SESSION else leaders
@@ -145,5 +150,16 @@ def _serves(process: psutil.Process, version: str) -> bool:
 
 
 def _version_of(process: psutil.Process) -> str:
+    return _word_after(process, "--version")
+
+
+def _word_after(process: psutil.Process, option: str) -> str:
     words = process.cmdline()
-    return words[words.index("--version") + 1] if "--version" in words else ""
+    return words[words.index(option) + 1] if option in words else ""
+
+
+def _first_port(state: StateDirectory) -> str:
+    """Where Envoy sends the incumbent's requests, as long as somebody answers there."""
+    (assignment,) = json.loads(endpoints_path(state / "envoy", INCUMBENT).read_text())["resources"]
+    first = min(assignment["endpoints"], key=lambda locality: int(locality["priority"]))
+    return str(first["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"])
