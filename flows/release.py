@@ -7,7 +7,7 @@ from interlock.errors import ArtifactError, ConcurrencyError, ReleaseError
 from interlock.model.release import Decision
 from interlock.model.verdict import Outcome, worst
 from tasks.analysis import HALTED, PASSED, decision_of, final_look, open_analysis, plan, plan_last, watch, watch_bake
-from tasks.conclusion import conclude, failed, lost, rejected_at_intake
+from tasks.conclusion import conclude, failed, lost, rejected_at_intake, released_nothing
 from tasks.disagreement import disagreement_gate
 from tasks.drift import drift_gate
 from tasks.evaluation import evaluation_gate
@@ -16,7 +16,7 @@ from tasks.feasibility import traffic_gate
 from tasks.latency import latency_gate
 from tasks.memory import memory_gate
 from tasks.policy import read_policy
-from tasks.traffic import ReleaseSession, finalise, incumbent_kept, open_release, promote, start_candidate
+from tasks.traffic import ReleaseSession, finalise, incumbent_kept, open_release, promote, start_candidate, withdrawn
 
 
 @flow(name="release", flow_run_name="release {model_name}/{version} under {profile_name}", timeout_seconds=48 * 3600)
@@ -32,6 +32,8 @@ def release(model_name: str, version: str, profile_name: str) -> State[str]:
         profile_name: a file in profiles/, without its ending.
     """
     try:
+        if (reason := withdrawn(model_name, version)) is not None:
+            return released_nothing(reason)
         session = open_release(model_name, version, read_policy(profile_name))
     except ArtifactError as error:
         return rejected_at_intake(model_name, version, str(error))
@@ -45,7 +47,7 @@ def release(model_name: str, version: str, profile_name: str) -> State[str]:
     except ConcurrencyError as error:
         return lost(session, str(error))
     except ReleaseError as error:
-        return failed(error)
+        return failed(error, session)
 
 
 def _bring_to_traffic(session: ReleaseSession) -> State[str]:

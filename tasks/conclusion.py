@@ -6,14 +6,16 @@ from functools import cache
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
-from interlock.control.ending import DECISION, FAILED, Record, ending_of, record_ending
-from interlock.control.intake import tag_ending
-from interlock.control.resume import ARCHIVED, is_nobodys_decision, stage_after_failure
-from interlock.control.rollback import restore_registry, restore_traffic
+from interlock.control.closing import close_session, follow_traffic
+from interlock.control.ending import DECISION, Record, ending_of, record_ending
+from interlock.control.intake import CHAMPION, WITHDRAWN, tag_ending
+from interlock.control.resume import ARCHIVED, CONCLUDED, is_nobodys_decision, stage_after_failure
+from interlock.control.rollback import restore_traffic
 from interlock.control.session import ReleaseSession, new_release_id
 from interlock.errors import ConcurrencyError, ReleaseError
+from interlock.model.plane import PlaneState
 from interlock.model.release import Decision, ModelVersion
 from interlock.wiring import open_services, write_report
 from tasks.evidence import publish_chart, publish_decision, publish_report, publish_signals, show
@@ -26,6 +28,8 @@ ENDED_ELSEWHERE_SECONDS = 3.0  # whoever saw the lease run out is ending this re
 def conclude(session: ReleaseSession, decision: Decision, reason: str) -> State[str]:
     """Bring traffic and registry to where the decision wants them, observed; record it; and say it as a Prefect state."""
     if decision is not Decision.PROMOTED:
+        with suppress(ReleaseError):  # it is for whoever ends this release if we cannot; a rollback does not wait for a disk
+            session.record(CONCLUDED, decision=decision.value, reason=reason)
         try:
             restore(session, reason)
         except ConcurrencyError as error:
@@ -38,42 +42,37 @@ def lost(session: ReleaseSession, reason: str) -> State[str]:
     The plane was taken from this release: traffic is not ours to touch; the registry is, while nobody else holds the plane.
 
     Whoever took the plane may have ended the release meanwhile; then that ending stands. What this release did to the registry after
-    it had lost the plane unknowingly is put right in any case, unless a newer one has claimed it. A lease that ran out decides nothing.
+    it had lost the plane unknowingly is put right in any case, unless a newer one has claimed it. A lease that ran out decides nothing;
+    what the evidence had decided before is the decision.
     """
     services, release = session.services, session.release
     state = services.traffic.observe()
-    is_undecided = is_nobodys_decision(state.last_restore_reason)
+    otherwise = None if is_nobodys_decision(state.last_restore_reason) else Decision.ROLLED_BACK
     if state.release_id == release.release_id:  # it was the registry that refused: whoever claimed the model has another plane
-        restore_traffic(services.traffic, services.clock, reason=reason, token=release.token)
-        is_undecided = True
-    ending = _ended_elsewhere(session)
-    stage = session.candidate_stage if ending else ARCHIVED
-    if is_undecided:
-        stage = stage_after_failure(stage=session.candidate_stage, attempt=session.attempt)
-    with suppress(ConcurrencyError):  # a newer release has begun: what it has is left alone
-        _follow_traffic(session, reason, candidate_stage=stage)
-    if ending is None and is_undecided:
-        ending = record_ending(services.evidence, release.release_id, FAILED, {"reason": reason})
-        publish_report(session)
-    return _state_of(ending) if ending else _note(session, Decision.ROLLED_BACK, reason)
+        state = restore_traffic(services.traffic, services.clock, reason=reason, token=release.token)
+        otherwise = None
+    if (ending := _ended_elsewhere(session)) is not None:
+        with suppress(ConcurrencyError):  # a newer release has begun: what it has is left alone
+            if (free := _free_plane(session, reason)) is not None:
+                stage = ARCHIVED if ending["kind"] == DECISION else stage_after_failure(session.candidate_stage)
+                follow_traffic(session, free, candidate_stage=stage)
+        return _state_of(ending)
+    ending = close_session(session, state, how=reason, restore_traffic=lambda: _free_plane(session, reason), otherwise=otherwise)
+    if ending["kind"] == DECISION:
+        return _note(session, Decision(str(ending["decision"])), str(ending["reason"]))
+    publish_report(session)
+    return _state_of(ending)
 
 
-def _follow_traffic(session: ReleaseSession, reason: str, *, candidate_stage: str) -> None:
-    services, release = session.services, session.release
+def _free_plane(session: ReleaseSession, reason: str) -> PlaneState | None:
+    """The plane, everything on the incumbent; None while somebody holds it: then it is not ours, and neither is the registry."""
+    services = session.services
     state = services.traffic.observe()
     if state.release_id is not None:
-        return
+        return None
     if state.candidate_weight_bps > 0:  # nobody holds the plane: nobody may have a share
-        state = restore_traffic(services.traffic, services.clock, reason=reason, token=release.token)
-    if state.incumbent is not None:
-        restore_registry(
-            services.registry,
-            services.clock,
-            incumbent=state.incumbent.version,
-            candidate=release.candidate,
-            token=release.token,
-            candidate_stage=candidate_stage,
-        )
+        state = restore_traffic(services.traffic, services.clock, reason=reason, token=session.release.token)
+    return state
 
 
 def _ended_elsewhere(session: ReleaseSession) -> Record | None:
@@ -86,22 +85,37 @@ def _ended_elsewhere(session: ReleaseSession) -> Record | None:
 
 
 def rejected_at_intake(model_name: str, version: str, reason: str) -> State[str]:
-    """The candidate could not even be opened: nothing has moved; research finds the reason in the registry."""
+    """
+    The candidate could not even be opened: nothing has moved; research finds the reason in the registry.
+
+    Registry first, the record last: what is cut between them is a run without a release, and tried again.
+    """
     services = open_services()
     release_id = new_release_id(ModelVersion(model_name, version, "unknown"), services.clock.utc_now())
+    registry, token = services.registry, services.registry.read_token(model_name)
+    registry.set_tags(model_name, version, tag_ending(Decision.REJECTED.value, reason, release_id), token=token)
+    if CHAMPION not in registry.read_version(model_name, version).aliases:  # who serves stays where it is, whatever its files are like
+        registry.set_stage(model_name, version, ARCHIVED, token=token)
     opened = {"candidate": f"{model_name}/{version}", "flow_run_id": str(flow_run.id or "")}
     services.evidence.append(release_id, "intake", opened)
     services.evidence.append(release_id, DECISION, {"decision": Decision.REJECTED.value, "reason": reason})
-    token = services.traffic.observe().token
-    services.registry.set_tags(model_name, version, tag_ending(Decision.REJECTED.value, reason, release_id), token=token)
-    services.registry.set_stage(model_name, version, ARCHIVED, token=token)
     show("the report", lambda: write_report(release_id, services.evidence.read(release_id)))
     return Completed(name=Decision.REJECTED.value, message=reason, data=Decision.REJECTED.value)
 
 
-def failed(error: ReleaseError) -> State[str]:
-    """The control plane could not do its job; the incumbent serves."""
+def released_nothing(reason: str) -> State[str]:
+    """The version was taken back before its release began; put into the watched stage again, it is asked for again."""
+    return Cancelled(name=WITHDRAWN, message=reason)
+
+
+def failed(error: ReleaseError, session: ReleaseSession | None = None) -> State[str]:
+    """The control plane could not do its job; the incumbent serves. What the release had decided before stands, and is its state."""
     get_run_logger().error("%s: %s", type(error).__name__, error)
+    if session is not None:
+        with suppress(ReleaseError):
+            ending = ending_of(session.services.evidence.read(session.release.release_id))
+            if ending is not None and ending["kind"] == DECISION:
+                return _state_of(ending)
     return Failed(message=str(error))
 
 

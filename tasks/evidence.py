@@ -30,8 +30,15 @@ def publish_gates(session: ReleaseSession, verdicts: Sequence[Verdict]) -> None:
 
 
 def publish_phase(session: ReleaseSession, phase: Phase) -> None:
-    """Every tick of a phase with value, limit, n, e-value and reason. Quick: the judge stands still meanwhile."""
-    rows = [row for tick in _ticks(session) if tick["phase"] == phase.name for row in _tick_rows(tick)]
+    """
+    Every tick of a phase with value, limit, n, e-value and reason.
+
+    Returns at once: the judge stands still meanwhile, and users are on the candidate. The evidence is read behind its back.
+    """
+
+    def rows() -> list[Mapping[str, Any]]:
+        return [row for tick in _ticks(session) if tick["phase"] == phase.name for row in _tick_rows(tick)]
+
     _table(_key(f"ticks-{phase.index}", session), rows, f"# {phase.name}: what the judge saw, second by second")
 
 
@@ -84,8 +91,12 @@ def publish_receipt(receipt: RollbackReceipt) -> None:
     await_published()
 
 
-def _table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
-    publish(key, lambda: create_table_artifact(key=key, table=[dict(row) for row in rows], description=description))
+def _table(key: str, rows: Sequence[Mapping[str, Any]] | Callable[[], Sequence[Mapping[str, Any]]], description: str) -> None:
+    def make() -> None:
+        table = [dict(row) for row in (rows() if callable(rows) else rows)]
+        create_table_artifact(key=key, table=table, description=description)
+
+    publish(key, make)
 
 
 def _ticks(session: ReleaseSession) -> list[Mapping[str, Any]]:

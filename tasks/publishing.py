@@ -6,6 +6,7 @@ who renews a lease waits here: what cannot be shown is said in the log, and miss
 """
 
 import contextvars
+import logging
 import queue
 import threading
 import time
@@ -37,7 +38,7 @@ def await_published() -> None:
 def _made(what: str, make: Callable[[], object]) -> None:
     try:
         make()
-    except Exception as error:  # noqa: BLE001 - nothing that people look at may end a release
+    except BaseException as error:  # noqa: BLE001 - nothing that people look at may end a release, or the thread that shows the rest
         get_run_logger().warning("%s could not be shown: %s", what, error)
 
 
@@ -54,5 +55,7 @@ def _work(jobs: "queue.Queue[_Job]") -> None:
         job = jobs.get()
         try:
             job()
+        except BaseException:
+            logging.getLogger(__name__).exception("an artifact could not be shown")
         finally:
             jobs.task_done()

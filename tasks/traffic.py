@@ -10,15 +10,14 @@ from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
 from interlock.control.analysis import Analysis
-from interlock.control.ending import FAILED, record_ending
-from interlock.control.intake import attempt_of
+from interlock.control.closing import close_session
+from interlock.control.intake import attempt_of, is_asked_by_intake
 from interlock.control.pairing import pairing_values
 from interlock.control.plane_rollback import roll_back_plane
 from interlock.control.records import receipt_values
 from interlock.control.releases import resumed_release
-from interlock.control.resume import stage_after_failure
-from interlock.control.rollback import restore_registry, restore_traffic, roll_back
-from interlock.control.session import ReleaseSession, load_candidate, open_session
+from interlock.control.rollback import restore_traffic, roll_back
+from interlock.control.session import WATCHED_STAGE, ReleaseSession, load_candidate, open_session
 from interlock.control.traffic import finalise_promotion
 from interlock.errors import ArtifactError, ConcurrencyError
 from interlock.model.plane import RollbackReceipt
@@ -28,7 +27,28 @@ from interlock.wiring import open_services, this_process
 from tasks.evidence import publish_report
 from tasks.policy import is_unavailable
 
-__all__ = ["ReleaseSession", "finalise", "incumbent_kept", "open_release", "promote", "restore", "restore_plane", "start_candidate"]
+__all__ = [
+    "ReleaseSession",
+    "finalise",
+    "incumbent_kept",
+    "open_release",
+    "promote",
+    "restore",
+    "restore_plane",
+    "start_candidate",
+    "withdrawn",
+]
+
+
+@task(name="look at the stage", cache_policy=NO_CACHE, retries=4, retry_delay_seconds=[2, 5, 15, 30], retry_condition_fn=is_unavailable)
+def withdrawn(model_name: str, version: str) -> str | None:
+    """Why nothing is to be released: research has taken the version back while its run waited. A person's run asks for no stage."""
+    if not is_asked_by_intake(_idempotency_key(), model_name, version):
+        return None
+    stage = open_services().registry.read_version(model_name, version).stage
+    if stage == WATCHED_STAGE:
+        return None
+    return f"{model_name}/{version} is in stage {stage}, not in {WATCHED_STAGE} any more: nothing was released; move it back to release it"
 
 
 @task(name="open release", cache_policy=NO_CACHE, retries=4, retry_delay_seconds=[2, 5, 15, 30], retry_condition_fn=is_unavailable)
@@ -77,8 +97,8 @@ def incumbent_kept(session: ReleaseSession) -> Iterator[None]:
     Whatever ends the block by an exception, traffic ends on the incumbent, observed, before the exception goes on.
 
     A release that has lost the plane touches nothing: whoever took it has restored the incumbent already. A candidate that cannot be used
-    is rejected, which restores the incumbent as well. After anything else its stage is put back, so that it is tried again, until its
-    attempts are used up.
+    is rejected, which restores the incumbent as well. After anything else the release ends with what its evidence has decided; where that
+    is nothing, the candidate's stage is put back, so that it is tried again. What cannot be ended now is ended by the caretaker.
     """
     try:
         yield
@@ -93,20 +113,11 @@ def incumbent_kept(session: ReleaseSession) -> Iterator[None]:
 def _restore_after(error: BaseException, session: ReleaseSession) -> None:
     services, release, reason = session.services, session.release, f"{type(error).__name__}: {error}"
     state = restore_traffic(services.traffic, services.clock, reason=reason, token=release.token)
-    # Who serves is the plane's to say: after a promotion it is the candidate, and the registry must agree with traffic.
-    incumbent = state.incumbent.version if state.incumbent else release.incumbent
-    with ExitStack() as whatever_fails:  # last in, first out: registry, record, capacity, report, each in any case
+    with ExitStack() as whatever_fails:  # last in, first out: capacity and report in any case
         whatever_fails.callback(publish_report, session)
         whatever_fails.callback(services.traffic.end, token=release.token)
-        whatever_fails.callback(record_ending, services.evidence, release.release_id, FAILED, {"reason": reason})
-        restore_registry(
-            services.registry,
-            services.clock,
-            incumbent=incumbent,
-            candidate=release.candidate,
-            token=release.token,
-            candidate_stage=stage_after_failure(stage=session.candidate_stage, attempt=session.attempt),
-        )
+        # Who serves is the plane's to say: after a promotion it is the candidate, and the registry must agree with traffic.
+        close_session(session, state, how=reason, restore_traffic=lambda: state)
 
 
 @task(name="start candidate server", cache_policy=NO_CACHE)

@@ -15,6 +15,7 @@ from interlock.plane.envoy_admin import EnvoyAdmin, EnvoySplit, ObservedEndpoint
 from interlock.plane.envoy_settings import ENDPOINT_CLUSTERS
 from interlock.plane.model_servers import CheckedFiles, ModelServers
 
+NOBODY = 2**22 + 1  # no process can have this id
 LIMITS = CandidateLimits(error_percent=50.0, p99_ms=1900.0, min_sample_count=50, resident_mib=2048.0)
 
 
@@ -125,7 +126,7 @@ class FakeServers(ModelServers):
             self.load(CheckedFiles(version, Path("models"), "interlock"), thread_count=thread_count)
         return name in self.leftovers
 
-    def lift_memory_limit(self, version: ModelVersion) -> None:
+    def set_free(self, version: ModelVersion) -> None:
         self.memory_limits_mib[version.label] = None
 
     def unload(self, version: ModelVersion) -> None:
@@ -140,7 +141,7 @@ class FakeServers(ModelServers):
             return None
         ready = version.label + " spare" * is_spare not in self.not_ready
         port = self.ports[version.label] + 10_000 * is_spare
-        return ServerState(version, 1, port, ready=ready, resident_mib=200.0, restart_count=0)
+        return ServerState(version, NOBODY, port, ready=ready, resident_mib=200.0, restart_count=0)
 
     def watch(self, *, may_restart: Callable[[ModelVersion], bool]) -> None:
         self.restarted += [label for label, version in self.loaded.items() if label in self.died and may_restart(version)]

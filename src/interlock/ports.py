@@ -169,6 +169,7 @@ class FlowRun:
     state_type: str
     state_name: str
     pid: int | None
+    message: str = ""
 
 
 class Runs(Protocol):

@@ -20,7 +20,6 @@ from interlock.control.reconcile import Reconciler
 from interlock.control.releases import ReleaseIndex
 from interlock.control.resume import ProcessMark
 from interlock.control.session import Services
-from interlock.plane.sessions import started_at
 from interlock.plane.state_directory import StateDirectory
 from interlock.ports import Journal
 from interlock.profile.reader import LoadedProfile, read_profile
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
 SENDER_TIMEOUT_SECONDS = 10.0  # a user's deadline; a gate that waits longer measures nothing that a user would see
 DEFAULT_STATE_DIRECTORY = Path(".interlock")
+_GONE = ("", "Z", "X")  # of a process's states in /proc
 
 
 def state_directory(chosen: Path | None = None) -> StateDirectory:
@@ -145,7 +145,7 @@ def caretaker(state: StateDirectory) -> Caretaker:
             runs=PrefectApi(state.read_addresses().prefect_url),
             index=index,
             is_alive=is_alive,
-            is_running=_runs_prefect,
+            is_running=is_running,
             write_report=lambda release_id: write_report(release_id, services.evidence.read(release_id), state=state),
         )
 
@@ -167,30 +167,62 @@ def caretaker(state: StateDirectory) -> Caretaker:
 
 
 def this_process() -> ProcessMark:
-    """The process that asks, for the evidence of a release."""
-    return ProcessMark(socket.gethostname(), _boot_id(), os.getpid(), started_at(os.getpid()))
+    """The process that asks, for the evidence of a release. What cannot be read stays empty, and nobody is called dead by it."""
+    found = _state_and_start(os.getpid())
+    return ProcessMark(socket.gethostname(), _boot_id(), os.getpid(), found[1] if found else "", _pid_namespace())
 
 
 def is_alive(mark: ProcessMark) -> bool | None:
-    """Whether that very process lives, stopped or not; None on another machine, from where nobody can see it."""
-    if mark.host != socket.gethostname():
+    """
+    Whether that very process lives, stopped or not.
+
+    None when that cannot be seen from here: it is on another machine or in another container, or /proc could not be read just now.
+    """
+    namespace, boot = _pid_namespace(), _boot_id()
+    if mark.host != socket.gethostname() or not mark.started or not boot or (mark.namespace and mark.namespace != namespace):
         return None
-    return mark.boot == _boot_id() and started_at(mark.pid) == mark.started != ""
-
-
-def _runs_prefect(pid: int) -> bool:
-    """Whether a process of this number lives that may be a flow run; a later process of the same number is none."""
-    try:
-        return bool(started_at(pid)) and b"prefect" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
+    if mark.boot != boot:
         return False
+    found = _state_and_start(mark.pid)
+    return None if found is None else found[0] not in _GONE and found[1] == mark.started
 
 
-@cache
+def is_running(run_id: str, pid: int) -> bool | None:
+    """Whether a process of this number lives that Prefect has started for this flow run; None when it may not be looked at."""
+    found = _state_and_start(pid)
+    if found is None or found[0] in _GONE:
+        return None if found is None else False
+    try:
+        return f"PREFECT__FLOW_RUN_ID={run_id}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except OSError:
+        return None
+
+
+def _state_and_start(pid: int) -> tuple[str, str] | None:
+    """The kernel's letter for what a process does, and its start in clock ticks; both empty when it is gone, None when unknown."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "", ""
+    except OSError:
+        return None
+    return fields[0], fields[19]
+
+
 def _boot_id() -> str:
-    """Which start of this machine it is: process numbers and clock ticks begin anew with the next."""
+    """Which start of this machine it is: process numbers and clock ticks begin anew with the next. Empty when it cannot be read."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _pid_namespace() -> str:
+    """What process numbers count in here. Empty when it cannot be read."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
 

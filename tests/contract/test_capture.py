@@ -122,11 +122,12 @@ def test_bodies_over_the_limit_reach_users_whole_and_the_journal_not_at_all(tmp_
         plane_rig.respond(writer, 200, LONG_ANSWER if body == b"short" else b"{}", packing)
 
     async def scenario(rig: Rig) -> None:
-        rig.candidate.answer = answer_long
+        rig.candidate.answer = rig.incumbent.answer = answer_long
         await set_split(rig, 10_000, mirror=False)
         client = Client(rig.settings.live_port)
         long_answer, long_question = await client.ask(b"short"), await client.ask(b"z" * 5_000)
         assert (long_answer.body, long_question.body) == (LONG_ANSWER, b"{}")
+        await set_split(rig, 0, mirror=False)  # a candidate's packed answer does not pass at all
         await client.ask(b"packed")
         first, second, third = await read_legs(rig, 3)
         assert (first.status_code, first.prediction, first.input_digest != "") == (200, None, True)

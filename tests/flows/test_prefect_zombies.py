@@ -17,7 +17,7 @@ from interlock.adapters.prefect_api import PrefectApi
 from interlock.control.reconcile import CRASH_GRACE_SECONDS, Reconciler
 from interlock.control.releases import ReleaseIndex
 from interlock.plane.sessions import started_at
-from interlock.wiring import is_alive, this_process
+from interlock.wiring import is_alive, is_running, this_process
 from tests.worlds import World
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ class Rig:
             runs=self.api,
             index=ReleaseIndex(self.world.evidence),
             is_alive=is_alive,
-            is_running=lambda pid: bool(started_at(pid)),
+            is_running=is_running,
         )
 
     def states(self) -> dict[str, str]:

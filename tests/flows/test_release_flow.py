@@ -526,11 +526,59 @@ def test_the_first_record_says_what_it_takes_to_end_a_release_whose_process_died
     assert world.registry.read_token("late") == 1
 
 
-def test_the_last_attempt_that_fails_archives_its_candidate(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_attempt_that_fails_leaves_it_to_the_intake_to_archive_and_say_why(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.traffic._idempotency_key", lambda: "late:2:sha256:a:attempt-3")
     at_weight(world, 1000, raising(RuntimeError("a bug")))
     assert run().is_failed()
+    assert is_back_to_the_incumbent(world, candidate_stage="Staging")
+
+
+@pytest.mark.parametrize("key", ["late:2:sha256:a", "", "late:22:sha256:a"])
+def test_a_version_that_was_taken_back_while_its_run_waited_is_not_released_but_for_a_person(
+    world: World, prefect_url: str, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr("tasks.traffic._idempotency_key", lambda: key)
+    world.registry.move("late", "2", "None")
+    state = run("hopeless")
+    if key != "late:2:sha256:a":
+        assert state.name == "Held"
+        return
+    assert (state.name, state.is_cancelled()) == ("Withdrawn", True)
+    assert all(words in str(state.message) for words in ("stage None", "nothing was released", "move it back")), state.message
+    assert (world.evidence.records, world.traffic.token, world.registry.read_token("late")) == ({}, 0, 0)
+    found = httpx.post(f"{prefect_url}/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 1}, timeout=60).json()
+    assert (found[0]["state"]["type"], found[0]["state"]["name"]) == ("CANCELLED", "Withdrawn")
+
+
+def test_a_registry_that_is_away_for_longer_than_a_rollback_waits_makes_no_failure_of_a_halt(world: World) -> None:
+    def drift() -> None:
+        world.candidate_prediction = 0.95
+        began: list[float] = []
+
+        def look() -> None:
+            if world.traffic.release_id is None and world.traffic.token:
+                began.append(world.clock.monotonic())
+                world.registry.down = world.clock.monotonic() - began[0] < 70
+
+        world.while_time_passes = look
+
+    at_weight(world, 1000, drift)
+    world.traffic.restore_incumbent = stopping_the_registry(world)  # type: ignore[method-assign]
+    state = run()
+    assert (state.name, endings(world)) == ("RolledBack", ["decision"]), state.message
     assert is_back_to_the_incumbent(world)
+    assert tags(world)["interlock.decision"] == "RolledBack"
+
+
+def stopping_the_registry(world: World) -> Callable[..., None]:
+    restore, done = world.traffic.restore_incumbent, [False]
+
+    def act(*, reason: str, token: int | None = None) -> None:
+        restore(reason=reason, token=token)
+        world.registry.down = world.registry.down or not done[0]
+        done[0] = True
+
+    return act
 
 
 @pytest.mark.parametrize("seconds", [600.0, -600.0])
@@ -575,9 +623,9 @@ def test_a_registry_that_is_down_at_the_promotion_takes_traffic_back(world: Worl
     assert is_back_to_the_incumbent(world, candidate_stage="Staging")
 
 
-@pytest.mark.parametrize("where", ["decision", "finalised"])
+@pytest.mark.parametrize(("where", "name"), [("decision", "Failed"), ("finalised", "Promoted")])
 def test_what_goes_wrong_after_the_promotion_leaves_registry_and_traffic_on_the_same_version(
-    world: World, monkeypatch: pytest.MonkeyPatch, where: str
+    world: World, monkeypatch: pytest.MonkeyPatch, where: str, name: str
 ) -> None:
     """The plane serves the candidate for good by then: a registry put back to the former one would contradict it."""
     append = FakeEvidence.append
@@ -588,7 +636,7 @@ def test_what_goes_wrong_after_the_promotion_leaves_registry_and_traffic_on_the_
         append(self, release_id, kind, payload)
 
     monkeypatch.setattr(FakeEvidence, "append", full_at)
-    assert run().is_failed()
+    assert run().name == name
     assert world.traffic.incumbent == CANDIDATE
     assert world.registry.champions["late"] == "2"
     assert world.registry.versions[("late", "2")].stage == "Production"

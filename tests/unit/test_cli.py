@@ -146,7 +146,7 @@ def test_status_of_what_is_no_release_is_one_sentence(run: Run, tmp_path: Path) 
     (tmp_path / "evidence").mkdir()
     one_sentence(run("status", "unknown", "--state", tmp_path), 1, "no evidence of a release 'unknown'")
     one_sentence(run("status", "../../etc/passwd", "--state", tmp_path), 1, "no release id")
-    (tmp_path / "evidence" / "cut.jsonl").write_text('{"seq": 0, "kind": "in')
+    (tmp_path / "evidence" / "cut.jsonl").write_text('{"seq": 0, "kind": "in\n')
     one_sentence(run("status", "cut", "--state", tmp_path), 1, "cut or changed")
 
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from interlock.control.resume import FUSE_BLOWN
 from interlock.errors import ConcurrencyError, ServiceUnavailable
 from interlock.model.release import ModelVersion
 from interlock.plane import candidate
 from interlock.plane.envoy_admin import EnvoySplit
 from interlock.plane.fuse_signs import BLOWN_FILE, Blown, write_blown
+from interlock.plane.lease import Lost
 from interlock.plane.stamp import Stamp, read_stamp
 from tests.plane_fakes import LIMITS, FakePlane
 
@@ -106,11 +108,53 @@ def blown(plane: FakePlane, token: int) -> Blown:
     return blown
 
 
+def test_a_release_whose_fuse_has_blown_and_whose_flow_hangs_is_ended_by_somebody_else(plane: FakePlane, blown: Blown) -> None:
+    plane.controller.enforce_lease()
+    plane.clock.seconds += 20  # what the background does takes time on this clock as well
+    assert plane.controller.enforce_lease() is None
+    plane.clock.seconds += 20
+    assert plane.controller.enforce_lease() == Lost("r1", TWO)
+    assert plane.controller.enforce_lease() is None
+
+
+def test_a_release_whose_flow_has_ended_it_is_not_ended_again(plane: FakePlane, blown: Blown) -> None:
+    plane.controller.enforce_lease()
+    plane.controller.end(token=None)
+    plane.clock.seconds += 60
+    assert plane.controller.enforce_lease() is None
+
+
+def test_a_promotion_that_was_cut_never_lets_the_new_incumbent_go(plane: FakePlane, token: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plane.controller.set_mirroring(enabled=True, token=token)
+    plane.controller.set_weight(10_000, lease_seconds=10, token=token)
+
+    def fail(version: ModelVersion) -> None:
+        monkeypatch.undo()
+        raise OSError("no file descriptor left")
+
+    monkeypatch.setattr(plane.servers, "set_free", fail)
+    with pytest.raises(OSError, match="descriptor"):
+        plane.controller.promote(token=token)
+    plane.controller.promote(token=token)
+    for _ in range(5):
+        plane.clock.seconds += 2
+        plane.controller.enforce_lease()
+    assert plane.controller.incumbent == TWO
+    assert plane.servers.unloaded == [ONE.label]
+
+
+def test_an_incumbent_that_is_taken_over_is_set_free(plane: FakePlane, token: int) -> None:
+    """Its supervisor may have been killed between the promotion on disk and the lifting of what contained the candidate."""
+    plane.servers.leftovers, plane.servers.memory_limits_mib = {ONE.label}, {ONE.label: 300.0}
+    plane.restarted().start()
+    assert plane.servers.memory_limits_mib[ONE.label] is None
+
+
 def test_a_blown_fuse_ends_the_release_and_says_which_number_broke_which_limit(plane: FakePlane, token: int, blown: Blown) -> None:
     assert plane.controller.enforce_lease() is None, "its flow is alive and will say so: nobody else closes it"
     state = plane.controller.observe()
     assert (plane.admin.split, state.release_id) == (SAFE, None)
-    assert state.last_restore_reason == f"the fuse has blown: {blown.reason}"
+    assert state.last_restore_reason == f"{FUSE_BLOWN}{blown.reason}"
     with pytest.raises(ConcurrencyError, match="held by nobody"):
         plane.controller.set_weight(5000, lease_seconds=10, token=token)
     assert plane.admin.split == SAFE

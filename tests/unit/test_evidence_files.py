@@ -33,14 +33,19 @@ def without_second(lines: list[bytes]) -> list[bytes]:
 
 
 def cut_short(lines: list[bytes]) -> list[bytes]:
-    return [*lines[:2], lines[2][: len(lines[2]) // 2]]
+    return [*lines[:2], lines[2][: len(lines[2]) // 2] + b"\n"]
+
+
+def cut_in_the_middle(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[1][:9], lines[2]]
 
 
 @pytest.mark.parametrize(
     "change",
     [
         pytest.param(without_second, id="a record is missing"),
-        pytest.param(cut_short, id="the last record is cut"),
+        pytest.param(cut_short, id="the last record is cut, and somebody wrote behind it"),
+        pytest.param(cut_in_the_middle, id="a record is cut"),
         pytest.param(lambda lines: lines[1:], id="the first record is missing"),
         pytest.param(lambda lines: lines[::-1], id="the order is another"),
         pytest.param(lambda lines: [*lines, lines[-1]], id="a record is there twice"),
@@ -58,6 +63,25 @@ def test_evidence_that_was_cut_or_changed_is_refused(store: EvidenceFiles, tmp_p
         store.read("r")
     with pytest.raises(EvidenceError, match="cut or changed"):
         EvidenceFiles(tmp_path, FakeClock()).append("r", "decision", {})
+
+
+@pytest.mark.parametrize("left", [1, 20, -1], ids=["a byte", "a half", "all but the line feed"])
+def test_a_record_that_its_writer_died_over_is_none_and_the_next_one_takes_its_place(
+    store: EvidenceFiles, tmp_path: Path, left: int
+) -> None:
+    for kind in ("intake", "tick", "tick"):
+        store.append("r", kind, {"reason": "long enough to be cut"})
+    file = tmp_path / "r.jsonl"
+    *whole, last = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(whole) + last[:left])
+    before = file.read_bytes()
+    later = EvidenceFiles(tmp_path, FakeClock())
+    assert [record["seq"] for record in later.read("r")] == [0, 1]
+    assert file.read_bytes() == before, "a reader has no lock: somebody may be writing there"
+    later.append("r", "failed", {})
+    assert [(record["seq"], record["kind"]) for record in store.read("r")] == [(0, "intake"), (1, "tick"), (2, "failed")]
+    store.append("r", "rollback", {})
+    assert [record["seq"] for record in later.read("r")] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, object()], ids=["nan", "infinity", "a set", "an object"])

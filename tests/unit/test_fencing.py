@@ -1,13 +1,20 @@
 """Tokens grow and an older one changes nothing; the words of the plane that decide whether a release was decided; no wall clock."""
 
+import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from interlock.adapters.evidence_files import EvidenceFiles
 from interlock.adapters.fakes import FakeClock
+from interlock.adapters.mlflow_registry import TOKEN_TAG, MlflowRegistry
 from interlock.control.adoption import adopt_incumbent
 from interlock.control.plane_rollback import roll_back_plane
 from interlock.control.resume import is_nobodys_decision
@@ -16,7 +23,7 @@ from interlock.control.session import open_session
 from interlock.errors import ConcurrencyError
 from interlock.plane.lease import Lease
 from interlock.plane.stamp import read_stamp, seconds_since_boot
-from interlock.wiring import is_alive, this_process
+from interlock.wiring import is_alive, is_running, this_process
 from tests.plane_fakes import FakePlane
 from tests.worlds import CANDIDATE, INCUMBENT, World, read_test_profile
 
@@ -105,6 +112,15 @@ def test_an_adoption_has_a_token_of_its_own_above_all_others() -> None:
     assert world.registry.read_token("late") == 9
 
 
+def test_an_adoption_of_a_model_with_a_blank_in_its_name_is_recorded(tmp_path: Path) -> None:
+    world = World()
+    world.registry.add("late flights", "1")
+    world.traffic.incumbent = None
+    services = replace(world.services(), evidence=EvidenceFiles(tmp_path, world.clock))
+    adopt_incumbent(services, "late flights", "1", server="interlock", thread_count=1)
+    assert services.evidence.list_releases() == ["adoption-late-flights-1"]
+
+
 def test_an_adoption_while_a_release_holds_the_plane_is_refused_and_changes_nothing() -> None:
     world = World()
     world.session()
@@ -146,6 +162,50 @@ def test_this_very_process_is_alive_and_no_other_is_taken_for_it() -> None:
     assert is_alive(type(mark)(mark.host, "another boot", mark.pid, mark.started)) is False
     assert is_alive(type(mark)(mark.host, mark.boot, 2**22 + 1, mark.started)) is False
     assert is_alive(type(mark)("another machine", mark.boot, mark.pid, mark.started)) is None
+    assert mark.namespace.startswith("pid:[")
+    assert is_alive(replace(mark, namespace="pid:[1]", pid=2**22 + 1)) is None, "in another container it has another number"
+    assert is_alive(replace(mark, namespace="")) is True, "of an older version"
+    assert is_alive(replace(mark, started="")) is None, "it could not be read when it was written down"
+
+
+def test_a_machine_without_a_free_descriptor_calls_nobody_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, read_text = this_process(), Path.read_text
+
+    def too_many(path: Path, *arguments: Any, **named: Any) -> str:
+        if path.name == "stat":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read_text(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "read_text", too_many)
+    assert is_alive(mark) is None
+    assert is_running("any", os.getpid()) is None
+    monkeypatch.setattr(Path, "readlink", lambda path: read_text(path / "gone"))
+    assert is_alive(mark) is None, "its numbers may count in something else"
+
+
+def test_only_a_process_that_prefect_started_for_the_run_is_taken_for_it() -> None:
+    words, pipe = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", "prefect"], subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, env={"PREFECT__FLOW_RUN_ID": "run-1"}) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # it is itself by now
+        assert [is_running(run_id, child.pid) for run_id in ("run-1", "run-2", "run")] == [True, False, False]
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert is_running("run-1", child.pid) is False, "a zombie runs nothing"
+    assert is_running("run-1", child.pid) is False
+    assert is_running("run-1", os.getpid()) is False
+
+
+@pytest.mark.parametrize(
+    ("tag", "token"), [("7", 7), ("-5", 0), ("1e9", 0), ("42.0", 0), ("", 0), ("x", 0), ("٣", 0), ("9" * 4400, 0), ("1000000000", 10**9)]
+)
+def test_whatever_a_person_writes_as_the_token_stops_no_rollback(monkeypatch: pytest.MonkeyPatch, tag: str, token: int) -> None:
+    registry = MlflowRegistry("http://nowhere")
+    monkeypatch.setattr(registry, "_model", lambda name: {"tags": [{"key": TOKEN_TAG, "value": tag}]})
+    assert registry.read_token("late") == token
+    if token > 9:
+        with pytest.raises(ConcurrencyError, match=f"delete the tag {TOKEN_TAG} of the registered model late"):
+            registry.set_stage("late", "1", "Production", token=9)
 
 
 JUMPS = pytest.mark.parametrize("seconds", [600.0, -600.0])

@@ -64,7 +64,7 @@ def test_whatever_else_stands_there_holds_nothing(tmp_path: Path, text: str) -> 
 )
 def test_a_stamp_whose_limits_cannot_be_understood_holds_nothing(tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "lease.json"
-    whole = SAVED | {"boot_id": stamp._boot_id()}
+    whole = SAVED | {"boot_id": stamp.boot_id()}
     path.write_text(json.dumps(whole))
     assert read_stamp(path) == Stamp("late-2", 7, 1e9)
     path.write_text(json.dumps(whole | change))

@@ -1,11 +1,15 @@
 """Intake: what entered the watched stage becomes one release each, whatever is repeated, lost or restarted."""
 
+import itertools
+from typing import Any
+
 import pytest
 
 from interlock.adapters.fakes import FakeClock, FakeEvidence, FakeRegistry
 from interlock.adapters.fakes import FakeRuns as Runs
-from interlock.control.intake import PAUSES_SECONDS, Intake, attempt_of
+from interlock.control.intake import LONGEST_PAUSE_SECONDS, PAGE_COUNT, PAUSES_SECONDS, Intake, attempt_of, numbered
 from interlock.control.releases import ReleaseIndex, resumed_release
+from interlock.control.resume import MAX_ATTEMPTS
 from interlock.errors import ServiceUnavailable
 
 
@@ -85,6 +89,12 @@ def test_a_registry_that_is_down_forgets_nothing(registry: FakeRegistry) -> None
     assert poller.poll() == []
 
 
+def opened(evidence: FakeEvidence, run_id: str) -> None:
+    """A release that the run has opened, and that has ended without a decision."""
+    evidence.append(f"of-{run_id}", "intake", {"candidate": "late/2", "flow_run_id": run_id})
+    evidence.append(f"of-{run_id}", "failed", {"reason": "its process is gone"})
+
+
 UNDECIDED = [("CRASHED", "Crashed"), ("FAILED", "Failed"), ("FAILED", "TimedOut")]
 DECIDED = [("COMPLETED", name) for name in ("Promoted", "Held", "Rejected", "RolledBack")]
 NOT_ENDED = [("SCHEDULED", "AwaitingConcurrencySlot"), ("PENDING", "Pending"), ("RUNNING", "Running"), ("CANCELLED", "Cancelled")]
@@ -100,8 +110,7 @@ def test_what_ended_without_a_decision_is_asked_for_again_after_growing_pauses_a
     assert poller.poll() == ["run-1"]
     for attempt, pause_seconds in enumerate(PAUSES_SECONDS, start=2):
         last = f"run-{attempt - 1}"
-        evidence.append(f"r{attempt}", "intake", {"candidate": "late/2", "flow_run_id": last})
-        evidence.append(f"r{attempt}", "failed", {"reason": "its process is gone"})
+        opened(evidence, last)
         runs.set_state(last, state_type, state_name)
         assert poller.poll() == []
         clock.seconds += pause_seconds - 0.1
@@ -112,11 +121,13 @@ def test_what_ended_without_a_decision_is_asked_for_again_after_growing_pauses_a
         assert attempt_of(runs.runs[f"run-{attempt}"].idempotency_key) == attempt
         assert runs.asked[-1] == runs.asked[0], "law 2: no parameter tells one attempt from another"
     assert tuple(sorted(PAUSES_SECONDS)) == PAUSES_SECONDS
+    opened(evidence, "run-3")
     runs.set_state("run-3", state_type, state_name)
     assert poller.poll() == []
     archived = registry.versions[("late", "2")]
     assert archived.stage == "Archived"
     assert "3 releases ended without a decision" in archived.tags["interlock.reason"]
+    assert "move the version to Staging again" in archived.tags["interlock.reason"]
     assert [run.idempotency_key for run in runs.runs.values()] == [
         "late:2:sha256:a",
         "late:2:sha256:a:attempt-2",
@@ -156,17 +167,18 @@ def test_a_run_that_crashed_after_its_decision_was_recorded_is_not_tried_again(
 
 
 def test_a_restart_counts_the_attempts_that_were_made_before_it(registry: FakeRegistry) -> None:
-    runs = Runs()
+    runs, evidence = Runs(), FakeEvidence()
     registry.move("late", "2", "Staging")
     for attempt in (1, 2, 3):
         clock = FakeClock()
-        poller = intake(registry, runs, clock=clock)
+        poller = intake(registry, runs, clock=clock, evidence=evidence)
         poller.poll()
         clock.seconds += 1000
         poller.poll()
         assert len(runs.runs) == attempt
+        opened(evidence, f"run-{attempt}")
         runs.set_state(f"run-{attempt}", "CRASHED", "Crashed")
-    intake(registry, runs).poll()
+    intake(registry, runs, evidence=evidence).poll()
     assert registry.versions[("late", "2")].stage == "Archived"
 
 
@@ -182,7 +194,154 @@ def test_a_version_that_research_took_back_is_not_tried_again(registry: FakeRegi
     assert poller.poll() == []
 
 
-@pytest.mark.parametrize(("key", "attempt"), [("", 1), ("late:2:sha256:a", 1), ("x:attempt-3", 3), ("x:attempt-", 1), ("a:attempt-b:2", 1)])
+def given_up(registry: FakeRegistry, runs: Runs, evidence: FakeEvidence, clock: FakeClock) -> list[str]:
+    """Poll until the version is archived, every run failing behind an opened release; the runs that were asked for."""
+    poller, asked = intake(registry, runs, clock=clock, evidence=evidence), []
+    for _ in range(50):
+        asked += (started := poller.poll())
+        for run_id in started:
+            opened(evidence, run_id)
+            runs.set_state(run_id, "CRASHED", "Crashed")
+        clock.seconds += 60
+        if registry.versions[("late", "2")].stage == "Archived":
+            return asked
+    raise AssertionError("it was never given up")
+
+
+def test_a_version_that_was_given_up_and_comes_back_has_three_attempts_again_however_often(registry: FakeRegistry) -> None:
+    runs, evidence, clock = Runs(), FakeEvidence(), FakeClock()
+    for time in range(3):
+        registry.move("late", "2", "Staging")
+        assert given_up(registry, runs, evidence, clock) == [f"run-{3 * time + number}" for number in (1, 2, 3)]
+        assert intake(registry, runs, clock=clock, evidence=evidence).poll() == []
+    assert {attempt_of(run.idempotency_key) for run in runs.runs.values()} == set(range(1, 10))
+
+
+def test_a_version_that_comes_back_after_it_was_given_up_and_is_decided_then_is_not_released_again(registry: FakeRegistry) -> None:
+    runs, evidence, clock = Runs(), FakeEvidence(), FakeClock()
+    registry.move("late", "2", "Staging")
+    given_up(registry, runs, evidence, clock)
+    registry.move("late", "2", "Staging")
+    assert intake(registry, runs, clock=clock, evidence=evidence).poll() == ["run-4"]
+    runs.set_state("run-4", "COMPLETED", "RolledBack")
+    for stage in ("Archived", "Staging"):
+        registry.move("late", "2", stage)
+        clock.seconds += 1000
+        assert intake(registry, runs, clock=clock, evidence=evidence).poll() == []
+    assert intake(registry, runs, "sha256:b", clock=clock, evidence=evidence).poll() == ["run-5"], "another profile counts from the start"
+
+
+def test_runs_that_could_not_begin_are_no_attempts_and_wait_longer_each_time_saying_for_what(registry: FakeRegistry) -> None:
+    runs, clock = Runs(), FakeClock()
+    registry.move("late", "2", "Staging")
+    poller, asked_at = intake(registry, runs, clock=clock), []
+    for _ in range(4000):
+        for run_id in poller.poll():
+            asked_at.append(clock.seconds)
+            runs.set_state(run_id, "FAILED", "Failed", message="the plane has no incumbent: adopt one with `interlock adopt`")
+        clock.seconds += 1
+    pauses = [later - earlier for earlier, later in itertools.pairwise(asked_at)]
+    assert pauses[:7] == [16, 31, 61, 121, 241, 481, 601], "it is seen to have failed a second after it was asked for"
+    assert max(pauses) == 601
+    version = registry.versions[("late", "2")]
+    assert version.stage == "Staging"
+    assert all(words in version.tags["interlock.reason"] for words in ("waits", "interlock adopt", "goes on by itself"))
+    assert "interlock.decision" not in version.tags, "nothing was decided"
+
+
+def test_more_runs_than_prefect_tells_at_once_are_still_counted(registry: FakeRegistry) -> None:
+    runs, clock = Runs(), FakeClock()
+    registry.move("late", "2", "Staging")
+    for number in range(1, 3 * PAGE_COUNT):
+        runs.submit("release/release", {}, idempotency_key=numbered("late:2:sha256:a", number))
+        runs.set_state(f"run-{number}", "FAILED", "Failed")
+    poller = intake(registry, runs, clock=clock)
+    poller.poll()
+    clock.seconds += LONGEST_PAUSE_SECONDS
+    (started,) = poller.poll()
+    assert attempt_of(runs.runs[started].idempotency_key) == 3 * PAGE_COUNT
+
+
+def test_a_run_that_was_deleted_in_prefect_blocks_no_version(registry: FakeRegistry) -> None:
+    runs, clock = Runs(), FakeClock()
+    registry.move("late", "2", "Staging")
+    poller = intake(registry, runs, clock=clock)
+    for number in (1, 2):
+        poller.poll()
+        runs.set_state(f"run-{number}", "CRASHED", "Crashed")
+        poller.poll()
+        clock.seconds += 1000
+    del runs.runs["run-1"]
+    (started,) = poller.poll()
+    assert attempt_of(runs.runs[started].idempotency_key) == 3
+
+
+@pytest.mark.parametrize("serves_since", ["the beginning", "just before it is archived"])
+def test_who_serves_is_never_archived_or_released_by_a_slip(registry: FakeRegistry, serves_since: str) -> None:
+    runs, evidence, clock = Runs(), FakeEvidence(), FakeClock()
+    registry.move("late", "2", "Staging")
+    if serves_since == "the beginning":
+        registry.champions["late"] = "2"
+        assert [intake(registry, runs).poll() for _ in range(3)] == [[], [], []]
+        return
+    read_versions = registry.read_versions
+
+    def promoted_meanwhile(name: str) -> Any:
+        versions = read_versions(name)
+        registry.champions["late"] = "2" if len(runs.runs) == MAX_ATTEMPTS else "1"
+        return versions
+
+    registry.read_versions = promoted_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(AssertionError, match="never given up"):
+        given_up(registry, runs, evidence, clock)
+    assert (registry.versions[("late", "2")].stage, dict(registry.versions[("late", "2")].tags)) == ("Staging", {})
+
+
+def test_a_version_that_a_person_moves_while_it_is_given_up_stays_where_the_person_put_it(registry: FakeRegistry) -> None:
+    runs, evidence, clock = Runs(), FakeEvidence(), FakeClock()
+    registry.move("late", "2", "Staging")
+    read_versions = registry.read_versions
+
+    def withdrawn_meanwhile(name: str) -> Any:
+        versions = read_versions(name)
+        if len(runs.runs) == MAX_ATTEMPTS:
+            registry.move("late", "2", "None")
+        return versions
+
+    registry.read_versions = withdrawn_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(AssertionError, match="never given up"):
+        given_up(registry, runs, evidence, clock)
+    assert registry.versions[("late", "2")].stage == "None"
+
+
+def test_a_run_that_found_its_version_withdrawn_is_followed_by_another_once_it_is_back(registry: FakeRegistry) -> None:
+    runs = Runs()
+    registry.move("late", "2", "Staging")
+    poller = intake(registry, runs)
+    poller.poll()
+    registry.move("late", "2", "None")
+    runs.set_state("run-1", "CANCELLED", "Withdrawn")
+    assert poller.poll() == []
+    registry.move("late", "2", "Staging")
+    assert [poller.poll(), poller.poll()] == [["run-2"], []]
+
+
+def test_a_version_whose_evidence_is_damaged_is_not_tried_again_for_nobody_knows_what_was_decided(registry: FakeRegistry) -> None:
+    runs, clock, evidence = Runs(), FakeClock(), FakeEvidence()
+    registry.move("late", "2", "Staging")
+    poller = intake(registry, runs, clock=clock, evidence=evidence)
+    poller.poll()
+    evidence.append("late-2-20260101", "intake", {"flow_run_id": "run-1"})  # without a candidate
+    runs.set_state("run-1", "CRASHED", "Crashed")
+    for _ in range(3):
+        assert poller.poll() == []
+        clock.seconds += 1000
+
+
+@pytest.mark.parametrize(
+    ("key", "attempt"),
+    [("", 1), ("late:2:sha256:a", 1), ("x:attempt-3", 3), ("x:attempt-", 1), ("a:attempt-b:2", 1)],
+)
 def test_the_attempt_is_read_from_the_key(key: str, attempt: int) -> None:
     assert attempt_of(key) == attempt
 
@@ -196,3 +355,7 @@ def test_a_release_resumes_the_last_one_of_its_version_that_was_not_decided(kind
     evidence.append("late-2-1", kind, {"reason": "x"})
     assert resumed_release(evidence, "late-2-2") == found
     assert resumed_release(evidence, "late-4-2") is None
+
+
+def test_a_key_of_thousands_of_digits_is_no_number() -> None:
+    assert attempt_of("x:attempt-" + "9" * 5000) == 1

@@ -59,6 +59,7 @@ def settle(*legs: Leg, now: float = 1000.0, explained: int = 0, since: float = 0
         pytest.param({"status_code": 400}, {"status_code": 500}, None, True, False, id="a server error is an error on a bad request too"),
         pytest.param({"status_code": 400}, {"status_code": 0}, None, True, False, id="so is no answer to a mirrored bad request"),
         pytest.param({"status_code": 503}, {}, None, False, True, id="a failing incumbent gives no answer to compare with"),
+        pytest.param({}, {"status_code": 302, "prediction": None}, 1.0, True, False, id="a candidate that redirects diverges and failed"),
         pytest.param({"status_code": 500}, {"status_code": 500}, None, True, True, id="both failed: an error datum, no divergence"),
         pytest.param({"status_code": 400}, {"status_code": 400}, None, False, False, id="both refuse a bad request"),
         pytest.param({}, {"prediction": None}, 1.0, False, False, id="a candidate answer that is missing diverges"),

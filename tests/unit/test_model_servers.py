@@ -294,8 +294,10 @@ def test_a_server_that_a_killed_supervisor_left_is_taken_over_and_restarted_wher
     again = next_servers(servers, tmp_path)
     assert again.take_over(one, server="interlock", thread_count=1)
     assert not again.take_over(one, server="interlock", thread_count=1, is_spare=True), "there was none"
-    eventually(lambda: is_ready(again, one))
-    assert again.observe(one) == before
+    taken = again.observe(one)
+    assert taken is not None
+    assert taken.ready, "Envoy is told of it at once: it must not be taken for one that does not answer"
+    assert taken == before
     kill(again, one)
     eventually(lambda: comes_back(again, one))
     after = again.observe(one)

@@ -1,5 +1,6 @@
 """Nothing that people look at holds up or ends a release."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -48,6 +49,19 @@ def test_one_that_cannot_be_shown_is_said_and_the_others_are(log: Log) -> None:
     await_published()
     assert made == ["ticks"]
     assert log.lines == ["the gates could not be shown: Prefect does not answer"]
+
+
+def test_a_cancellation_in_one_of_them_does_not_end_the_thread_that_shows_the_others(log: Log) -> None:
+    made: list[str] = []
+
+    def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    publish("the gates", cancelled)
+    publish("the ticks", lambda: made.append("ticks"))
+    await_published()
+    assert made == ["ticks"]
+    assert log.lines == ["the gates could not be shown: "]
 
 
 def test_a_prefect_that_is_away_holds_nobody_up(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,14 @@
 """What to do with a release that has no ending: every case of evidence, plane and process, and nothing else decides."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from interlock.adapters.fakes import FakeEvidence
 from interlock.control.ending import ending_of, record_ending
-from interlock.control.resume import MAX_ATTEMPTS, Opened, Plan, ProcessMark, plan_resume, read_opened
+from interlock.control.resume import FUSE_BLOWN, MAX_ATTEMPTS, Opened, Plan, ProcessMark, plan_resume, read_opened
 from interlock.model.plane import PlaneState, ServerState
 from interlock.model.release import Decision, ModelVersion
 from tests.worlds import CANDIDATE, INCUMBENT
@@ -57,11 +58,42 @@ def test_a_dead_one_or_one_without_lease_fails_and_may_be_tried_again(is_alive: 
     assert ("its process is gone" if is_alive is False else "nobody renewed the lease") in plan.reason
 
 
-@pytest.mark.parametrize(("attempt", "stage"), [(1, "Staging"), (MAX_ATTEMPTS - 1, "Staging"), (MAX_ATTEMPTS, "Archived")])
-def test_the_last_attempt_archives(attempt: int, stage: str) -> None:
+def blown(token: int) -> PlaneState:
+    return replace(plane(), token=token, last_restore_reason=f"{FUSE_BLOWN}63 % errors, limit 50 %")
+
+
+def test_a_candidate_that_blew_the_fuse_is_not_tried_again_though_its_flow_hangs() -> None:
+    plan = planned(TICK, state=blown(4), lost=True, is_alive=True)
+    assert plan is not None
+    assert (plan.decision, plan.candidate_stage, "63 % errors" in plan.reason) == (Decision.ROLLED_BACK, "Archived", True)
+
+
+def test_what_blew_under_another_token_was_another_candidate() -> None:
+    plan = planned(TICK, state=blown(5))
+    assert plan is not None
+    assert (plan.decision, plan.candidate_stage) == (None, "Staging")
+
+
+@pytest.mark.parametrize("attempt", [1, MAX_ATTEMPTS, 9])
+def test_no_attempt_archives_by_itself_that_is_the_intakes_to_say_and_to_tell_why(attempt: int) -> None:
     plan = planned(attempt=attempt)
     assert plan is not None
-    assert plan.candidate_stage == stage
+    assert plan.candidate_stage == "Staging"
+
+
+def test_what_a_release_had_concluded_goes_before_what_can_be_seen_otherwise() -> None:
+    plan = planned(
+        {"kind": "gate", "outcome": "INCONCLUSIVE", "reason": "?"}, {"kind": "concluded", "decision": "Held", "reason": "no data"}
+    )
+    assert plan is not None
+    assert (plan.decision, plan.candidate_stage) == (Decision.HELD, "Archived")
+    assert "no data" in plan.reason
+
+
+def test_a_mark_of_an_older_version_has_no_namespace_and_a_present_one_keeps_it() -> None:
+    opened = read_opened("r", [INTAKE | {"process": MARK | {"namespace": "pid:[4]"}}])
+    assert opened is not None
+    assert opened.process == ProcessMark("here", "b", 7, "99", "pid:[4]")
 
 
 @pytest.mark.parametrize(

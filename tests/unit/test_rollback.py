@@ -8,10 +8,10 @@ import pytest
 
 from interlock.adapters.fakes import FakeClock, FakeRegistry, FakeTraffic
 from interlock.control.records import receipt_values
-from interlock.control.rollback import AFTERWARDS_BUDGET_SECONDS, TRAFFIC_BUDGET_SECONDS, restore_traffic, roll_back
+from interlock.control.rollback import AFTERWARDS_BUDGET_SECONDS, TRAFFIC_BUDGET_SECONDS, restore_registry, restore_traffic, roll_back
 from interlock.control.traffic import finalise_promotion
 from interlock.errors import RollbackFailed, ServiceUnavailable, TrafficNotConverged
-from interlock.model.plane import RollbackReceipt
+from interlock.model.plane import PlaneState, RollbackReceipt
 from interlock.model.release import ModelVersion
 from tests.worlds import CANDIDATE, INCUMBENT, World
 
@@ -188,10 +188,25 @@ def test_a_rollback_without_a_candidate_archives_nobody(candidate: ModelVersion 
     assert world.registry.versions[("late", "1")].stage == "Production"
 
 
-def test_a_candidate_the_registry_does_not_know_is_said_after_traffic_was_restored(world: World) -> None:
-    with pytest.raises(RollbackFailed, match="version 9"):
-        rolled_back(world, dataclasses.replace(CANDIDATE, version="9"))
-    assert world.traffic.weight_bps == 0
+@pytest.mark.parametrize("candidate_stage", ["Archived", "Staging"])
+def test_a_candidate_that_was_deleted_in_the_registry_keeps_the_champion_from_nothing(world: World, candidate_stage: str) -> None:
+    started, deleted = world.clock.monotonic(), dataclasses.replace(CANDIDATE, version="9")
+    state, token = world.traffic.observe(), world.traffic.token
+    assert state.incumbent is not None
+    restore_registry(
+        world.registry, world.clock, incumbent=state.incumbent.version, candidate=deleted, token=token, candidate_stage=candidate_stage
+    )
+    assert world.registry.champions["late"] == "1"
+    assert world.clock.monotonic() == started, "no is no: it is not asked again"
+    assert [step.name for step in rolled_back(world, deleted).steps] == ["traffic", "registry", "capacity"]
+
+
+def test_an_incumbent_that_was_deleted_in_the_registry_is_said_at_once_and_traffic_is_safe(world: World) -> None:
+    del world.registry.versions[("late", "1")]
+    started = world.clock.monotonic()
+    with pytest.raises(RollbackFailed, match=r"refuses late/1 as champion.*serves all traffic: register it again"):
+        rolled_back(world)
+    assert (world.traffic.weight_bps, world.clock.monotonic() - started < 1) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +239,26 @@ def test_a_promotion_whose_answer_got_lost_is_believed_when_it_is_observed() -> 
     world.traffic.promote = answers_too_late  # type: ignore[method-assign]
     finalise_promotion(session)
     assert world.records("finalised")[0]["incumbent"] == CANDIDATE.label
+
+
+def test_a_plane_that_does_not_answer_once_behind_a_promotion_is_asked_again() -> None:
+    world = World()
+    session = world.session()
+    world.traffic.set_weight(10_000, lease_seconds=10, token=session.release.token)
+    observe, calls = world.traffic.observe, [0]
+
+    def blinks() -> PlaneState:
+        calls[0] += 1
+        if calls[0] == 1:
+            raise ServiceUnavailable("the traffic plane does not answer")
+        return observe()
+
+    world.traffic.observe = blinks  # type: ignore[method-assign]
+    finalise_promotion(session)
+    assert world.records("finalised")[0]["incumbent"] == CANDIDATE.label
+    world.traffic.down = True
+    with pytest.raises(TrafficNotConverged, match=r"could not be observed.*does not answer"):
+        finalise_promotion(session)
 
 
 def test_a_promotion_that_is_not_observed_is_not_believed() -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from interlock.adapters.clock import SystemClock
-from interlock.errors import ServiceUnavailable
+from interlock.errors import ReleaseError, ServiceUnavailable, StateError
 from interlock.model.release import ModelVersion
 from interlock.plane import stack
 from interlock.plane import supervisor as supervisor_module
 from interlock.plane.addresses import UpOptions
 from interlock.plane.controller import PlaneController
 from interlock.plane.envoy_admin import EnvoySplit
+from interlock.plane.leftovers import Leftovers, ProcessNotes
 from interlock.plane.process import ManagedProcess, Note
 from interlock.plane.stack import Part, Ports
 from interlock.plane.state_directory import StateDirectory
@@ -278,3 +279,42 @@ def test_processes_are_noted_while_they_run_and_forgotten_when_they_were_stopped
     assert sorted(noted) == sorted(note.pid for note in rig.supervisor._fleet.notes())
     assert not (tmp_path / "processes.json").exists()
     assert not (tmp_path / "stack.json").exists()
+
+
+@pytest.fixture
+def left_running(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ManagedProcess]:
+    """The Envoy of a supervisor that was killed, as its notes say; it answers."""
+    (tmp_path / "logs").mkdir()
+    envoy = ManagedProcess("envoy", SLEEPER, log_directory=tmp_path / "logs")
+    envoy.start()
+    ProcessNotes(tmp_path / "processes.json", read=lambda: [note] if (note := envoy.note) else []).note()
+    monkeypatch.setattr(stack, "EnvoyLook", lambda _: lambda: True)
+    yield envoy
+    envoy.stop(grace_seconds=0.1)
+
+
+def test_what_a_killed_supervisor_left_is_taken_over_and_stopped_with_the_rest(rig: Rig, left_running: ManagedProcess) -> None:
+    rig.up(lambda: None)
+    assert any("was taken over" in text for text, _ in rig.said)
+    assert not left_running.is_running
+
+
+@pytest.mark.parametrize("trouble", ["Envoy's admin is silent", "a port is taken"])
+def test_a_start_that_fails_leaves_what_serves_users_running_and_noted(
+    rig: Rig, left_running: ManagedProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    if trouble == "a port is taken":
+        monkeypatch.setattr(supervisor_module, "choose_ports", lambda *_: (_ for _ in ()).throw(StateError("port 80 is in use")))
+    else:
+        rig.admin.down = True
+    with pytest.raises(ReleaseError):
+        rig.up(lambda: None)
+    assert left_running.is_running
+    left = Leftovers(tmp_path / "processes.json", log_directory=tmp_path / "logs")
+    assert left.find("envoy") == left_running.note
+
+
+def test_a_signal_during_the_start_stops_also_what_was_left(rig: Rig, left_running: ManagedProcess) -> None:
+    rig.supervisor._stopping.set()
+    rig.supervisor.run(on_ready=lambda _: None)
+    assert not left_running.is_running

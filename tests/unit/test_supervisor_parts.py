@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,7 +21,9 @@ from interlock.plane import fleet as fleet_module
 from interlock.plane.announcements import Announcements
 from interlock.plane.fleet import Fleet, Member
 from interlock.plane.leftovers import Leftovers, ProcessNotes
-from interlock.plane.process import ManagedProcess
+from interlock.plane.look import CannotLook
+from interlock.plane.process import SUPERVISED, ManagedProcess, supervised
+from interlock.plane.stamp import boot_id
 
 PARENT = """
 import subprocess, sys, time, pathlib
@@ -28,6 +31,9 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 pathlib.Path(sys.argv[1]).write_text(str(child.pid))
 time.sleep(600)
 """
+
+
+STARTER = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
 
 
 def eventually(holds: Callable[[], object]) -> None:
@@ -161,13 +167,16 @@ def test_strangers_are_left_alone(logs: Path, parent: ManagedProcess) -> None:
     child, note = child_of(logs), parent.note
     assert note is not None
 
-    def write(created_at: float) -> None:
-        entry = {**asdict(note), "created_at": created_at}
-        (logs.parent / "processes.json").write_text(json.dumps({"version": "1", "ports": {}, "processes": [entry]}))
-
-    write(note.created_at - 60)
+    entry = {**asdict(note), "started_ticks": note.started_ticks - 60}
+    head = {"version": "1", "boot": boot_id(), "ports": {}}
+    file = logs.parent / "processes.json"
+    file.write_text(json.dumps({**head, "processes": [entry]}))
     leftovers_of(logs).stop(grace_seconds=5)
     assert parent.is_running, "the number was given to somebody else"
+    file.write_text(json.dumps({**head, "boot": "another", "processes": [asdict(note)]}))
+    leftovers_of(logs).stop(grace_seconds=5)
+    assert parent.is_running, "of another boot: the same ticks mean nothing"
+    file.write_text(json.dumps({**head, "processes": [asdict(note)]}))
     os.kill(parent.pid, signal.SIGKILL)
     eventually(lambda: not parent.is_running)
     leftovers_of(logs, supervised=logs / "of another stack").stop(grace_seconds=5)
@@ -254,6 +263,50 @@ def test_where_nothing_runs_any_more_the_ports_are_chosen_anew(logs: Path, paren
     assert leftovers_of(logs).ports == {}
 
 
+def test_a_clock_that_is_set_makes_nobody_a_stranger(logs: Path, parent: ManagedProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """psutil's time of creation moves with the system's clock: NTP at boot, a machine that was resumed."""
+    child, again = child_of(logs), as_started(parent, logs)
+    notes(logs, parent).note()
+    created_at = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: created_at(self) + 1.0)
+    assert leftovers_of(logs).take_over(again)
+    assert again.is_running
+    again.kill()
+    assert has_ended(child)
+    assert not again.is_running
+
+
+def test_who_is_neither_taken_over_nor_ended_stays_noted_for_the_one_after_next(logs: Path, parent: ManagedProcess) -> None:
+    """A second kill right after the first: what the first successor had not come to yet must not be forgotten."""
+    notes(logs, parent).note()
+    left = leftovers_of(logs)
+    assert left.pending() == [parent.note]
+    ProcessNotes(logs.parent / "processes.json", read=left.pending).note_ports({"live": 1})
+    assert leftovers_of(logs).take_over(as_started(parent, logs))
+    left.stop(grace_seconds=0.1)
+    assert left.pending() == []
+
+
+def test_what_nobody_had_the_time_to_note_is_ended(logs: Path, parent: ManagedProcess) -> None:
+    stray = ManagedProcess("stray", parent.command, log_directory=logs)
+    elsewhere = ManagedProcess("elsewhere", [sys.executable, "-c", "import time; time.sleep(600)"], log_directory=logs / "other")
+    (logs / "other").mkdir()
+    notes(logs, parent).note()
+    command = [sys.executable, "-c", STARTER, *stray.command]
+    subprocess.run(command, env={**os.environ, SUPERVISED: str(logs)}, check=True)  # its starter has ended: it is nobody's child
+    eventually(lambda: len(supervised(logs)) >= 2)
+    elsewhere.start()
+    try:
+        left = leftovers_of(logs)
+        assert left.take_over(as_started(parent, logs))
+        left.stop_unnoted(grace_seconds=5)
+        assert supervised(logs) == []
+        assert parent.is_running
+        assert elsewhere.is_running
+    finally:
+        elsewhere.stop(grace_seconds=0.1)
+
+
 class Answers:
     """Whether a process says something, as the test wants it."""
 
@@ -314,12 +367,29 @@ def test_a_part_that_hangs_is_ended_and_started_again(fleeted: Fleeted) -> None:
     assert fleeted.member.process.is_running
 
 
-def test_a_part_that_has_never_answered_may_still_be_starting(fleeted: Fleeted) -> None:
+def test_a_part_that_has_never_answered_may_still_be_starting_but_not_for_ever(fleeted: Fleeted) -> None:
     fleeted.answers.says = False
     before = fleeted.pid
     for _ in range(5):
         fleeted.fleet.look(fleeted.member)
     assert (fleeted.pid, fleeted.said) == (before, [])
+    fleeted.member.start_limit_seconds = 0.0
+    fleeted.fleet.look(fleeted.member)
+    assert fleeted.pid != before
+
+
+def test_a_look_that_was_not_possible_says_nothing(fleeted: Fleeted) -> None:
+    """A supervisor without file descriptors must not end a healthy Envoy."""
+    fleeted.fleet.look(fleeted.member)
+
+    def cannot() -> bool:
+        raise CannotLook("too many open files")
+
+    fleeted.member.is_answering = cannot
+    before = fleeted.pid
+    for _ in range(5):
+        fleeted.fleet.look(fleeted.member)
+    assert fleeted.pid == before
 
 
 def test_a_fleet_that_was_stopped_starts_nothing_any_more(fleeted: Fleeted) -> None:

@@ -1,5 +1,6 @@
 """Evidence in a directory: one append-only JSON-lines file per release, every record on disk before the call returns."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -34,7 +35,7 @@ class EvidenceFiles:
             descriptor = os.open(self._path(release_id), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                sequence = self._next_sequence(release_id, os.fstat(descriptor).st_size)
+                sequence = self._next_sequence(release_id, descriptor)
                 record = {"seq": sequence, "at": self._clock.utc_now().isoformat(), "kind": kind, **payload}
                 _write_whole(descriptor, _line(record, f"record {kind} of {release_id}"))
                 self._known[release_id] = (os.fstat(descriptor).st_size, sequence + 1)
@@ -49,14 +50,15 @@ class EvidenceFiles:
         """
         All records of one release, oldest first; empty when there are none.
 
+        What stands behind the last line feed was never durable: somebody is writing it now, or died over it. It is no record.
+
         Raises:
+            ServiceUnavailable: the file cannot be read.
             EvidenceError: a record is not JSON or the numbering has a gap.
         """
         path = self._path(release_id)
-        if not path.exists():
-            return []
         records: list[Mapping[str, Any]] = []
-        for number, line in enumerate(_read_bytes(path).splitlines()):
+        for number, line in enumerate(_read_bytes(path).split(b"\n")[:-1]):
             try:
                 record = json.loads(line)
             except ValueError as error:
@@ -70,12 +72,20 @@ class EvidenceFiles:
 
     def list_releases(self) -> Sequence[str]:
         """Release ids, oldest first."""
-        files = sorted(self._directory.glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
-        return [path.stem for path in files]
+        changed_at: dict[str, float] = {}
+        for path in self._directory.glob("*.jsonl"):
+            with contextlib.suppress(OSError):  # it went away meanwhile
+                changed_at[path.stem] = path.stat().st_mtime
+        return sorted(changed_at, key=lambda release_id: changed_at[release_id])
 
-    def _next_sequence(self, release_id: str, size_bytes: int) -> int:
-        known_bytes, known_count = self._known.get(release_id, (0, 0))
-        return known_count if known_bytes == size_bytes else len(self.read(release_id))
+    def _next_sequence(self, release_id: str, descriptor: int) -> int:
+        """The number of the next record. For whoever has the lock: a record that its writer has died over is taken away."""
+        size_bytes, (known_bytes, known_count) = os.fstat(descriptor).st_size, self._known.get(release_id, (0, 0))
+        if known_bytes == size_bytes:
+            return known_count
+        count = len(self.read(release_id))  # refuses what was cut or changed, before anything is taken away
+        os.ftruncate(descriptor, _read_bytes(self._path(release_id)).rfind(b"\n") + 1)
+        return count
 
     def _path(self, release_id: str) -> Path:
         if not RELEASE_ID.fullmatch(release_id):
@@ -105,5 +115,7 @@ def _write_whole(descriptor: int, line: bytes) -> None:
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
+    except FileNotFoundError:
+        return b""
     except OSError as error:
         raise ServiceUnavailable(f"{path} cannot be read ({error.strerror})") from error

@@ -1,6 +1,6 @@
 """The model registry in memory, for unit tests; held to the same contract suite as the real one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from interlock.errors import ConcurrencyError, ServiceRefused, ServiceUnavailable
@@ -11,12 +11,17 @@ PRODUCTION, ARCHIVED = "Production", "Archived"
 
 @dataclass
 class FakeRegistry:
-    """Model versions in a dictionary. `down` makes every call fail as an outage does."""
+    """
+    Model versions in a dictionary. `down` makes every call fail as an outage does.
+
+    `on_effect` is called behind each change that MLflow makes by a request of its own: a setter may be cut between two of them.
+    """
 
     versions: dict[tuple[str, str], RegisteredVersion] = field(default_factory=dict)
     champions: dict[str, str] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     down: bool = False
+    on_effect: Callable[[], None] = lambda: None
     _changes: int = 0
 
     def add(self, name: str, version: str, stage: str = "None") -> None:
@@ -59,17 +64,22 @@ class FakeRegistry:
         """Alias and stage to this version, the former Production version archived."""
         self._require(name, token)
         self.read_version(name, version)
-        self.champions[name] = version
+        if self.champions.get(name) != version:
+            self.champions[name] = version
+            self.on_effect()
         if self.versions[(name, version)].stage != PRODUCTION:
             for key, other in list(self.versions.items()):
                 if key[0] == name and other.stage == PRODUCTION:
                     self.move(*key, ARCHIVED)
             self.move(name, version, PRODUCTION)
+            self.on_effect()
 
     def set_stage(self, name: str, version: str, stage: str, *, token: int) -> None:
         """Move one version."""
         self._require(name, token)
-        self.move(name, version, stage)
+        if self.read_version(name, version).stage != stage:
+            self.move(name, version, stage)
+            self.on_effect()
 
     def move(self, name: str, version: str, stage: str) -> None:
         """What a person does in MLflow: no token is asked for."""
@@ -80,8 +90,10 @@ class FakeRegistry:
     def set_tags(self, name: str, version: str, tags: Mapping[str, str], *, token: int) -> None:
         """Write tags."""
         self._require(name, token)
-        known = self.read_version(name, version)
-        self.versions[(name, version)] = replace(self.versions[(name, version)], tags={**known.tags, **tags})
+        for key, value in tags.items():
+            known = self.read_version(name, version)
+            self.versions[(name, version)] = replace(self.versions[(name, version)], tags={**known.tags, key: value})
+            self.on_effect()
 
     def _require(self, name: str, token: int) -> None:
         if (claimed := self.read_token(name)) > token:

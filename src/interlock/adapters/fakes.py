@@ -4,6 +4,7 @@ The world in memory, for unit tests. Each fake is held to the same contract suit
 Nothing here sleeps: FakeClock moves when somebody waits.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -242,8 +243,10 @@ class FakeRuns:
             raise ServiceUnavailable("Prefect does not answer")
         self.asked.append(parameters)
         run = self.read_by_key([idempotency_key]).get(idempotency_key)
-        run = run or FlowRun(f"run-{len(self.runs) + 1}", idempotency_key, "SCHEDULED", "Scheduled", None)
-        self.runs.setdefault(run.run_id, run)
+        if run is None:
+            number = next(number for number in itertools.count(len(self.runs) + 1) if f"run-{number}" not in self.runs)
+            run = FlowRun(f"run-{number}", idempotency_key, "SCHEDULED", "Scheduled", None)
+            self.runs[run.run_id] = run
         return run.run_id
 
     def read_by_key(self, keys: Sequence[str]) -> Mapping[str, FlowRun]:
@@ -256,13 +259,13 @@ class FakeRuns:
 
     def end(self, run_id: str, *, state_type: str, state_name: str, message: str) -> None:
         """Set the final state."""
-        self.set_state(run_id, state_type, state_name)
+        self.set_state(run_id, state_type, state_name, message=message)
         self.messages[run_id] = message
 
-    def set_state(self, run_id: str, state_type: str, state_name: str, *, pid: int | None = None) -> None:
+    def set_state(self, run_id: str, state_type: str, state_name: str, *, pid: int | None = None, message: str = "") -> None:
         """What Prefect itself would do."""
         run = self.runs.get(run_id) or FlowRun(run_id, run_id, "", "", None)
-        self.runs[run_id] = replace(run, state_type=state_type, state_name=state_name, pid=pid or run.pid)
+        self.runs[run_id] = replace(run, state_type=state_type, state_name=state_name, pid=pid or run.pid, message=message)
 
 
 @dataclass

@@ -10,6 +10,7 @@ that has just lost it writes at most what it was about to write. Setters read th
 and the newer one sets champion and stages itself before it ends.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ CHAMPION = "champion"
 PRODUCTION = "Production"
 ARCHIVED = "Archived"
 TOKEN_TAG = "interlock.token"
+_TOKEN = re.compile(r"[0-9]{1,18}")  # what a person has written there may be anything, and thousands of digits long
 _API = "/api/2.0/mlflow"
 
 
@@ -59,9 +61,9 @@ class MlflowRegistry:
         return next((version for version, names in self._aliases(name).items() if CHAMPION in names), None)
 
     def read_token(self, name: str) -> int:
-        """The largest token that has claimed the model; 0 without one, and for a tag that is no number: it must not stop a rollback."""
+        """The largest token that has claimed the model; 0 without one, and for a tag that is no token: it must not stop a rollback."""
         tags = {str(tag["key"]): str(tag["value"]) for tag in self._model(name).get("tags", [])}
-        return int(found) if (found := tags.get(TOKEN_TAG, "")).isdecimal() else 0
+        return int(found) if _TOKEN.fullmatch(found := tags.get(TOKEN_TAG, "")) else 0
 
     def claim(self, name: str, *, token: int) -> None:
         """Raise the token; read back. Idempotent."""
@@ -106,7 +108,10 @@ class MlflowRegistry:
     def _require(self, name: str, token: int) -> int:
         """The token that has claimed the model. ConcurrencyError when it is larger than this one."""
         if (claimed := self.read_token(name)) > token:
-            raise ConcurrencyError(f"{name} was claimed in MLflow by a newer release with token {claimed}: token {token} is stale")
+            raise ConcurrencyError(
+                f"{name} was claimed in MLflow by a newer release with token {claimed}: token {token} is stale "
+                f"(if there is no such release, delete the tag {TOKEN_TAG} of the registered model {name})"
+            )
         return claimed
 
     def _model(self, name: str) -> Mapping[str, Any]:

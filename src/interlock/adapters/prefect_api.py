@@ -55,4 +55,5 @@ def _flow_run(body: Mapping[str, Any]) -> FlowRun:
         state_type=str(state.get("type", "")),
         state_name=str(state.get("name", "")),
         pid=int(pid) if pid.isdecimal() else None,
+        message=str(state.get("message") or ""),
     )

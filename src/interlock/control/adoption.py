@@ -1,6 +1,6 @@
 """The first incumbent: the version that serves already is taken over once, in the open."""
 
-from interlock.control.session import POLL_SECONDS, Services
+from interlock.control.session import POLL_SECONDS, Services, in_file_name
 from interlock.errors import ArtifactError, ServiceUnavailable
 from interlock.model.release import ModelVersion
 
@@ -33,7 +33,7 @@ def adopt_incumbent(services: Services, name: str, version: str, *, server: str,
             raise ArtifactError(f"the model server of {adopted.label} ends again and again: see its log in the state directory")
         services.clock.sleep(POLL_SECONDS)
     _say_in_registry(services, name, version)
-    services.evidence.append(f"adoption-{name}-{version}", "adoption", {"incumbent": adopted.label, "digest": adopted.digest})
+    services.evidence.append(f"adoption-{in_file_name(name)}-{version}", "adoption", {"incumbent": adopted.label, "digest": adopted.digest})
     return adopted
 
 

@@ -76,9 +76,10 @@ class Analysis:
         if (judgement := self.settle()).outcome == HALT:
             return judgement
         judgement = judge_final(self._counter.tally, self._policy)
-        if judgement.outcome == HALT:
-            self._services.traffic.restore_incumbent(reason=judgement.reason, token=self._session.release.token)
-        self._session.record("final look", **described(judgement))
+        try:
+            self._take_traffic_from(judgement)
+        finally:
+            self._session.record("final look", **described(judgement))
         self.record_counts()
         return judgement
 
@@ -105,9 +106,10 @@ class Analysis:
         state = self._services.traffic.observe()
         self._counter.count()
         judgement = self._plane_problem(state, phase) or self._judge(gap_seconds)
-        if judgement.outcome == HALT:  # first of all, before anything is written: users are on the candidate
-            self._services.traffic.restore_incumbent(reason=judgement.reason, token=self._session.release.token)
-        self._session.record("tick", phase=phase.name, **described(judgement), **_infrastructure(state))
+        try:
+            self._take_traffic_from(judgement)
+        finally:
+            self._session.record("tick", phase=phase.name, **described(judgement), **_infrastructure(state))
         if self._on_tick:
             self._on_tick(phase, judgement)
         if judgement.outcome == HALT:
@@ -116,6 +118,15 @@ class Analysis:
             lease_seconds = self._session.profile.canary.lease_seconds
             self._services.traffic.renew(lease_seconds=lease_seconds, token=self._session.release.token)
         return judgement
+
+    def _take_traffic_from(self, judgement: Judgement) -> None:
+        """
+        A halt restores the incumbent first of all, before anything is written: users are on the candidate.
+
+        Whoever calls writes the judgement down in any case: a plane that did not answer once makes no convicted candidate a failure.
+        """
+        if judgement.outcome == HALT:
+            self._services.traffic.restore_incumbent(reason=judgement.reason, token=self._session.release.token)
 
     def _judge(self, gap_seconds: float) -> Judgement:
         """The judge's answer, or a halt for lack of evidence when nobody could see for too long."""

@@ -18,17 +18,24 @@ ARCHIVED, PRODUCTION = "Archived", "Production"
 # not warm. Such a release is Held.
 NO_EVIDENCE, TRAFFIC, INCUMBENT = "evidence", "traffic", "incumbent"
 NO_FAULT = frozenset({NO_EVIDENCE, TRAFFIC, INCUMBENT})
+CONCLUDED = "concluded"  # what a release has decided to do, written before it is carried out
+FUSE_BLOWN = "the fuse has blown: "  # how the plane's reason begins when the candidate broke a limit: nobody tries that again
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessMark:
-    """A process, so that no later one is taken for it. `started`: clock ticks since the boot that `boot` names."""
+    """
+    A process, so that no later one is taken for it. `started`: clock ticks since the boot that `boot` names.
+
+    `namespace`: what its number counts in; two containers may share host name and boot. Empty in evidence of an older version.
+    """
 
     host: str
     boot: str
     pid: int
     started: str
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,7 @@ class Plan:
     reason: str
     restores_traffic: bool
     candidate_stage: str
+    ended_by: str = "the plane"
 
 
 def read_opened(release_id: str, records: Sequence[Record]) -> Opened | None:
@@ -72,8 +80,13 @@ def read_opened(release_id: str, records: Sequence[Record]) -> Opened | None:
         stage=str(intake.get("stage", ARCHIVED)),
         attempt=int(intake.get("attempt", 1)),
         flow_run_id=str(intake.get("flow_run_id", "")),
-        process=ProcessMark(str(mark["host"]), str(mark["boot"]), int(mark["pid"]), str(mark["started"])) if mark else None,
+        process=_mark(mark) if mark else None,
     )
+
+
+def _mark(saved: Record) -> ProcessMark:
+    number, namespace = int(saved["pid"]), str(saved.get("namespace", ""))
+    return ProcessMark(str(saved["host"]), str(saved["boot"]), number, str(saved["started"]), namespace)
 
 
 def plan_resume(
@@ -88,8 +101,17 @@ def plan_resume(
     """
     if is_alive is not False and not has_lost_plane:
         return None
+    return plan_ending(opened, records, plane, how="its process is gone" if is_alive is False else "nobody renewed the lease")
+
+
+def plan_ending(opened: Opened, records: Sequence[Record], plane: PlaneState, *, how: str) -> Plan:
+    """
+    How to end a release that could not end as it should: the one rule, for its own process and for whoever comes after it.
+
+    Args:
+        how: what kept it from ending, for people.
+    """
     serving = plane.incumbent.version if plane.incumbent else None
-    how = "its process is gone" if is_alive is False else "nobody renewed the lease"
     holds = plane.release_id == opened.release_id
     restores_traffic = holds or (plane.release_id is None and plane.candidate_weight_bps > 0)
     if serving == opened.candidate and any(record["kind"] == "promoted" for record in records):
@@ -97,13 +119,19 @@ def plan_resume(
         return Plan(Decision.PROMOTED, reason, restores_traffic, PRODUCTION)
     if decided := decided_by(records):
         return Plan(decided[0], f"{decided[1]} ({how} before this was recorded)", restores_traffic, ARCHIVED)
+    if plane.token == opened.token and (why := plane.last_restore_reason or "").startswith(FUSE_BLOWN):
+        return Plan(Decision.ROLLED_BACK, f"{why} ({how} before this was recorded)", restores_traffic, ARCHIVED)
     reason = f"{how}: {serving.label if serving else 'nobody'} serves all requests again"
-    return Plan(None, reason, restores_traffic, stage_after_failure(stage=opened.stage, attempt=opened.attempt))
+    return Plan(None, reason, restores_traffic, stage_after_failure(opened.stage))
 
 
-def stage_after_failure(*, stage: str, attempt: int) -> str:
-    """Where a candidate belongs whose release could not decide: where it was, so that it is tried again, until the attempts are used up."""
-    return ARCHIVED if attempt >= MAX_ATTEMPTS or stage == PRODUCTION else stage
+def stage_after_failure(stage: str) -> str:
+    """
+    Where a candidate belongs whose release could not decide: where it was, so that it is tried again.
+
+    That its attempts are used up is the intake's to say, which counts them and tells research why.
+    """
+    return ARCHIVED if stage == PRODUCTION else stage
 
 
 def is_nobodys_decision(restore_reason: str | None) -> bool:
@@ -117,6 +145,8 @@ def is_nobodys_decision(restore_reason: str | None) -> bool:
 
 def decided_by(records: Sequence[Record]) -> tuple[Decision, str] | None:
     """What the evidence had decided already, though nobody wrote the decision down: such a candidate is not tried again."""
+    if concluded := next((record for record in records if record["kind"] == CONCLUDED), None):
+        return Decision(str(concluded["decision"])), str(concluded["reason"])
     for record in records:
         if record["kind"] in ("tick", "final look") and record["outcome"] not in ("CONTINUE", "PASS"):
             if record["kind"] == "tick" and record["outcome"] != "HALT":

@@ -1,8 +1,9 @@
 """Rollback: traffic first, then registry, then capacity; each step asked, observed, and only then reported."""
 
+import contextlib
 from collections.abc import Callable
 
-from interlock.errors import ConcurrencyError, RollbackFailed, ServiceError, TrafficError, TrafficNotConverged
+from interlock.errors import ConcurrencyError, RollbackFailed, ServiceError, ServiceRefused, TrafficError, TrafficNotConverged
 from interlock.model.plane import PlaneState, RollbackReceipt, RollbackStep
 from interlock.model.release import ModelVersion
 from interlock.ports import Clock, Registry, Traffic
@@ -84,20 +85,29 @@ def restore_registry(
     """
     Champion and Production back on the incumbent, the candidate archived; read back. Idempotent, also when it was cut in the middle.
 
+    A candidate that the registry does not have any more has nothing to be restored.
+
     candidate_stage: another stage than Archived is put back where a promotion has moved it; a stage that a person chose meanwhile stays.
 
     Raises:
         ConcurrencyError: a newer release than this token's has claimed the model; nothing was changed.
-        RollbackFailed: not observed within 60 s; traffic is on the incumbent nevertheless.
+        RollbackFailed: not observed within 60 s, or the registry refuses the incumbent; traffic is on the incumbent nevertheless.
     """
     other = candidate if candidate is not None and candidate.version != incumbent.version else None
 
     def restore() -> None:
-        if other and candidate_stage != ARCHIVED and registry.read_version(other.name, other.version).stage == PRODUCTION:
-            registry.set_stage(other.name, other.version, candidate_stage, token=token)  # first: else the champion's move archives it
-        registry.set_champion(incumbent.name, incumbent.version, token=token)
-        if other and candidate_stage == ARCHIVED:
-            registry.set_stage(other.name, other.version, ARCHIVED, token=token)
+        with contextlib.suppress(ServiceRefused):  # it was deleted: that must not keep the champion from coming back
+            if other and candidate_stage != ARCHIVED and registry.read_version(other.name, other.version).stage == PRODUCTION:
+                registry.set_stage(other.name, other.version, candidate_stage, token=token)  # first: else the champion's move archives it
+        try:
+            registry.set_champion(incumbent.name, incumbent.version, token=token)
+        except ServiceRefused as error:
+            raise RollbackFailed(
+                f"the registry refuses {incumbent.label} as champion ({error}); it serves all traffic: register it again or release another"
+            ) from error
+        with contextlib.suppress(ServiceRefused):
+            if other and candidate_stage == ARCHIVED:
+                registry.set_stage(other.name, other.version, ARCHIVED, token=token)
 
     _until_it_works(restore, clock, what="the registry was not restored; traffic is on the incumbent")
 
@@ -116,6 +126,8 @@ def _until_it_works(act: Callable[[], None], clock: Clock, *, what: str) -> None
     while True:
         try:
             return act()
+        except RollbackFailed:  # waiting does not heal it
+            raise
         except (ServiceError, TrafficError) as error:
             if clock.monotonic() > deadline:
                 raise RollbackFailed(f"{what} ({error}) after {AFTERWARDS_BUDGET_SECONDS:g} s: run `interlock rollback` again") from error

@@ -157,9 +157,13 @@ def _begin(services: Services, release_id: str, *, above: int) -> int:
 
 
 def new_release_id(candidate: ModelVersion, at: datetime) -> str:
-    """A readable id: model, version, UTC microsecond. Any model name gives one that is also a file name."""
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in candidate.name).lstrip("-_")[:100]
-    return f"{name or 'model'}-{candidate.version}-{at:%Y%m%dT%H%M%S%f}"
+    """A readable id: model, version, UTC microsecond."""
+    return f"{in_file_name(candidate.name)}-{candidate.version}-{at:%Y%m%dT%H%M%S%f}"
+
+
+def in_file_name(model_name: str) -> str:
+    """The model's name as it stands in release ids, which are file names too; any name gives one."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in model_name).lstrip("-_")[:100] or "model"
 
 
 def load_candidate(session: ReleaseSession) -> float:

@@ -48,4 +48,4 @@ class Leg:
     @property
     def failed(self) -> bool:
         """The arm gave no answer of its own, or a 5xx. A 4xx alone says nothing: the pair tells whose fault it was."""
-        return self.status_code == 0 or self.status_code >= 500
+        return self.status_code >= 500 or self.status_code < 200 or 300 <= self.status_code < 400

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from interlock.errors import StateError
 from interlock.plane.process import choose_port
 from interlock.plane.stack import Ports
 from interlock.plane.state_directory import StackAddresses
@@ -32,12 +33,20 @@ def choose_ports(options: UpOptions, former: Mapping[str, int]) -> Ports:
         StateError: a port that was asked for is in use.
     """
     asked = {"live": options.live_port, "page": options.page_port, "mlflow": options.mlflow_port, "prefect": options.prefect_port}
-    if former and all(port in (0, former.get(name)) for name, port in asked.items()):
-        return Ports(**former)
+    if former.keys() == {field.name for field in fields(Ports)} and all(port in (0, former[name]) for name, port in asked.items()):
+        return replace(Ports(**former), page=_same_or_other(former["page"], asked["page"]))
     chosen = {name: choose_port(port, name=name) for name, port in asked.items()}
     while len({*chosen.values()}) < len(chosen) or not {"envoy_admin", "collector"} <= chosen.keys():
         chosen |= {name: choose_port(0, name=name) for name in ("envoy_admin", "collector")}
     return Ports(**chosen)
+
+
+def _same_or_other(former: int, asked: int) -> int:
+    """The port of the former supervisor itself, which nobody has held since it was killed."""
+    try:
+        return choose_port(former, name="page")
+    except StateError:
+        return choose_port(asked, name="page")
 
 
 def stack_addresses(options: UpOptions, ports: Ports) -> StackAddresses:

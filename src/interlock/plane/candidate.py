@@ -37,9 +37,9 @@ class CandidateSeat:
 
     def promote(self) -> None:
         """The candidate is the incumbent now: what contained its server ends."""
-        if self.version:
-            self._servers.lift_memory_limit(self.version)
-        self.version = None
+        promoted, self.version = self.version, None
+        if promoted:
+            self._servers.set_free(promoted)
 
     def require_ready(self) -> None:
         """Raise ServiceRefused unless its server has just answered."""
@@ -49,11 +49,12 @@ class CandidateSeat:
 
     def shadow(self) -> None:
         """Let its server have the CPU that nobody else wants. Where that could not be taken back it is not done."""
-        make_nice(self._pid())
+        if pid := self._pid():
+            make_nice(pid)
 
     def expose(self) -> None:
         """Let its server have the CPU like the incumbent's, before users wait for it. ServiceUnavailable when that could not be done."""
-        if not make_equal(self._pid()):
+        if not (pid := self._pid()) or not make_equal(pid):
             raise ServiceUnavailable("the candidate's server still waits for the CPU behind others: it gets no traffic")
 
     def _pid(self) -> int:

@@ -62,10 +62,7 @@ local function is_usable(text)
   return is_whole and not has_no_number(text)
 end
 
-local function is_prediction(handle, asked)
-  return handle:headers():get(":status") == "200" and string.find(asked, "^POST /invocations") ~= nil
-end
-
+-- Nobody asked for a packed answer (see `answer_filters`), and nobody here could look into it.
 local function is_packed(handle)
   return (handle:headers():get("content-encoding") or "identity") ~= "identity"
 end
@@ -76,13 +73,15 @@ local function hold(handle)
   if arm ~= CANDIDATE or tonumber(handle:headers():get(":status")) >= 400 then
     return -- the route asks the incumbent at once, whatever may follow
   end
-  if (tonumber(handle:headers():get("content-length") or "") or 0) > LIMIT_BYTES then
+  local is_prediction = string.find(asked, "^POST /invocations") ~= nil
+  local is_odd = is_prediction and (handle:headers():get(":status") ~= "200" or is_packed(handle)) -- no redirect is a prediction
+  if is_odd or (tonumber(handle:headers():get("content-length") or "") or 0) > LIMIT_BYTES then
     handle:headers():replace(":status", "502")
     return
   end
   local body = handle:body(true) -- waits
   local length = body:length()
-  local is_unusable = is_prediction(handle, asked) and (length == 0 or not (is_packed(handle) or is_usable(body:getBytes(0, length))))
+  local is_unusable = is_prediction and (length == 0 or not is_usable(body:getBytes(0, length)))
   if length > LIMIT_BYTES or is_unusable then
     handle:headers():replace(":status", "502")
   end

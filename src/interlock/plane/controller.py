@@ -17,7 +17,7 @@ from interlock.plane.arms import Arms
 from interlock.plane.candidate import CandidateSeat
 from interlock.plane.departures import Departures
 from interlock.plane.envoy_admin import EnvoyAdmin
-from interlock.plane.lease import Lease, Lost
+from interlock.plane.lease import Lease, Lost, Unended
 from interlock.plane.memory import PlaneMemory, read_memory, write_memory
 from interlock.plane.model_servers import ModelServers
 from interlock.plane.warmth import Warmth
@@ -42,8 +42,8 @@ class PlaneController:
         self._memory = read_memory(state_file)
         self._seat = CandidateSeat(servers, self._departures)
         self._restore_reason: str | None = None
-        self._restored_at: float | None = None
         self._tidy_at = 0.0
+        self._blown = Unended(clock)
 
     @property
     def incumbent(self) -> ModelVersion | None:
@@ -109,6 +109,7 @@ class PlaneController:
                 raise ConcurrencyError(f"release {self.release_id} holds the traffic plane: wait until it has ended")
             self._warmth.require(self.incumbent)
             token = max(self._memory.token, above) + 1
+            self._blown.forget()
             self._remember(replace(self._memory, token=token, is_proved=True))  # first: a token that a restart forgets is given out twice
             self._lease.hold(release_id, token=token, ends_at=ends_at)
             return token
@@ -202,9 +203,9 @@ class PlaneController:
             self._admin.set_split(0, mirror=False, quiet=True)
             self._arms.place(incumbent=self.incumbent, candidate=None)
             self._seat.leave()
-            former = self._departures.pending
+            self._blown.forget()
             self._lease.free()
-        self._departures.stop(former)
+        self._departures.stop(self._departures.pending)
 
     def capture_counts(self) -> CaptureCounts:
         """What mirroring and capture have given up so far."""
@@ -212,7 +213,7 @@ class PlaneController:
 
     def enforce_lease(self) -> Lost | None:
         """
-        Restore the incumbent when the lease is over; returns the release that lost the plane, if one did now.
+        Restore the incumbent when the lease is over or the fuse has blown; returns the release that lost the plane, if one did now.
 
         It has lost the plane only when the safe split was read back; until then every call asks for it again. While nobody has
         anything to lose, every call compares Envoy with what it should do, once a second at most, and puts that right.
@@ -220,15 +221,16 @@ class PlaneController:
         with self._lock:
             if (blown := self._lease.blown()) is not None:
                 self._arms.make_safe()
-                self._note_restored(f"the fuse has blown: {blown.reason}")  # its flow is alive, and will say so
+                self._blown.note(Lost(blown.release_id, self._seat.version))
+                self._note_restored(f"the fuse has blown: {blown.reason}")
             if not self._lease.is_over:
                 self._tidy()
-                return None
+                return self._blown.due()
             self._arms.make_safe()
             lost = Lost(self.release_id or "unknown", self._seat.version)
             self._note_restored(f"the lease of release {lost.release_id} expired")
-            self._tidy_at = self._clock.monotonic()
-            with contextlib.suppress(ReleaseError):  # traffic is safe; the candidate's server is seen to in later calls
+            self._tidy_at = self._clock.monotonic()  # traffic is safe; the candidate's server is seen to in later calls
+            with contextlib.suppress(ReleaseError):
                 self._tidy()
             return lost
 
@@ -274,9 +276,9 @@ class PlaneController:
             raise ServiceRefused(f"the candidate has {weight_bps} of {ALL_TRAFFIC_BPS} bps: it is promoted at all traffic only")
         former, serving = self.incumbent, self._seat.serving
         self._remember(replace(self._memory, incumbent=self._seat.version, serving=serving, is_proved=True, promoted_token=token))
-        self._seat.promote()
         if former:
             self._departures.add(former)
+        self._seat.promote()
 
     def _forget_failed(self, version: ModelVersion) -> ModelVersion | None:
         """The incumbent that has never been ready, forgotten in favour of this version; None when there is nothing to forget."""
@@ -290,7 +292,7 @@ class PlaneController:
             return failed
 
     def _note_restored(self, reason: str) -> None:
-        self._restore_reason, self._restored_at = reason, self._clock.monotonic()
+        self._restore_reason = reason
         self._lease.free()
 
     def _remember(self, memory: PlaneMemory) -> None:

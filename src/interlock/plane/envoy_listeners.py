@@ -210,7 +210,8 @@ def answer_filters(settings: EnvoySettings) -> list[Json]:
     Upstream filters of the candidate's cluster: an answer goes on to the router only when it is complete and usable.
 
     The router has then sent nothing to the user yet, so a truncated, dripping, oversized or unusable answer is retried like any other.
-    They run in reverse order on answers: who was asked what is noted, what is too long is cut, and then the whole is held and looked at.
+    What is asked for is an answer that is not packed. They run in reverse order on answers: who was asked what is noted, what is too long
+    is cut, and then the whole is held and looked at.
     """
     origin = f"%UPSTREAM_METADATA({METADATA}:arm)% %REQ(:METHOD)% %REQ(:PATH)%"
     noted = {"append": {"header": {"key": _ORIGIN, "value": origin}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
@@ -220,7 +221,7 @@ def answer_filters(settings: EnvoySettings) -> list[Json]:
         typed(
             "envoy.filters.http.header_mutation",
             "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-            mutations={"response_mutations": [noted]},
+            mutations={"request_mutations": [{"remove": "accept-encoding"}], "response_mutations": [noted]},
         ),
         typed("envoy.filters.http.upstream_codec", "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"),
     ]

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from interlock.plane.leftovers import Leftovers
+from interlock.plane.look import CannotLook
 from interlock.plane.process import ManagedProcess, Note
 
+START_LIMIT_SECONDS = 180.0  # whoever has not answered since it was started may still be starting, for so long
 SILENT_LOOKS = 2  # so many looks in a row without an answer; a single one may be the fault of a busy machine
 TAKE_OVER_SECONDS = 5.0  # a process that runs and says nothing for so long is not worth taking over
 
@@ -24,6 +26,8 @@ class Member:
     process: ManagedProcess
     is_answering: Callable[[], bool] | None = None
     silent_limit_seconds: float = 60.0
+    start_limit_seconds: float = START_LIMIT_SECONDS
+    is_taken_over: bool = False
     has_answered: bool = False
     silent_since: float = 0.0
     silent_looks: int = 0
@@ -31,18 +35,21 @@ class Member:
     turn: threading.Lock = field(default_factory=threading.Lock)  # starting and stopping: one at a time
 
     def looks_hung(self) -> bool:
-        """Look once. Whoever has never answered since it was started may still be starting."""
+        """Look once. Whoever has never answered since it was started may still be starting, for a while."""
         if self.is_answering is None or not self.process.is_running:
             return False
         now = time.monotonic()
-        if self.is_answering():
-            self.has_answered, self.silent_looks = True, 0
+        try:
+            if self.is_answering():
+                self.has_answered, self.silent_looks = True, 0
+                return False
+        except CannotLook:
             return False
         self.silent_looks += 1
         if self.silent_looks == 1:
             self.silent_since = now
-        is_long = self.silent_looks >= SILENT_LOOKS and time.monotonic() - self.silent_since >= self.silent_limit_seconds
-        return self.has_answered and is_long
+        limit_seconds = self.silent_limit_seconds if self.has_answered else max(self.start_limit_seconds, self.silent_limit_seconds)
+        return self.silent_looks >= SILENT_LOOKS and time.monotonic() - self.silent_since >= limit_seconds
 
 
 class Fleet:
@@ -65,7 +72,7 @@ class Fleet:
         if not _answers_soon(member):
             process.kill()
             return False
-        member.has_answered = True  # if it is silent from now on, it hangs
+        member.has_answered = member.is_taken_over = True  # if it is silent from now on, it hangs
         self._members.append(member)
         self._say(f"{process.name} (process {process.pid}) has run on and was taken over")
         return True
@@ -99,12 +106,13 @@ class Fleet:
                 self._on_change()
                 self._say(f"{process.name} had ended and was restarted (restart {process.restart_count})")
 
-    def stop_all(self, *, grace_seconds: float) -> None:
-        """Stop everything, the last one first; nothing is started any more."""
+    def stop_all(self, *, grace_seconds: float, keeps_taken_over: bool = False) -> None:
+        """Stop everything, the last one first; nothing is started any more. On demand, what was taken over runs on, unsupervised."""
         for member in list(self._members):
             member.is_retired = True
         for member in reversed(list(self._members)):
-            self._stop(member, grace_seconds)
+            if not (keeps_taken_over and member.is_taken_over):
+                self._stop(member, grace_seconds)
 
     def _stop(self, member: Member, grace_seconds: float) -> None:
         with member.turn:
@@ -114,8 +122,15 @@ class Fleet:
 
 def _answers_soon(member: Member) -> bool:
     deadline = time.monotonic() + TAKE_OVER_SECONDS
-    while member.is_answering is not None and not member.is_answering():
+    while member.is_answering is not None and not _answers(member.is_answering):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
     return True
+
+
+def _answers(look: Callable[[], bool]) -> bool:
+    try:
+        return look()
+    except CannotLook:
+        return False

@@ -26,7 +26,8 @@ from interlock.plane.stamp import Stamp, read_stamp, seconds_since_boot
 TICK_SECONDS = 0.2
 IDLE_LOOK_SECONDS = 1.0  # how often Envoy is looked at while nobody holds the plane: a share may have been set by a request that was late
 READING_SECONDS = 1.0  # how often the candidate is looked at: from .3 to .4 % of a core in all
-BLIND_SECONDS = 5.0  # so long a share is held without a look at the candidate: five looks that failed are no coincidence
+BLIND_SECONDS = 5.0  # so long a share is held without a look at the candidate
+BLIND_LOOKS = 3  # and so many looks have failed: one after a stall of the machine is no blindness
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,7 @@ class Guard:
         self._look_at = 0.0
         self._seen_at = time.monotonic()
         self._was_safe = False
+        self._blind_count = 0
 
     def is_for(self, stamp: Stamp) -> bool:
         """Whether it looks at this lease's candidate, with these limits."""
@@ -152,10 +154,11 @@ class Guard:
         try:
             self._was_safe = is_safe(read_split(self._admin_port))
             broken = None if self._was_safe else self._broken(now, self._window, stamp)
-            self._seen_at = time.monotonic()
+            self._seen_at, self._blind_count = time.monotonic(), 0
         except Exception as error:  # noqa: BLE001 - whatever Envoy answered: it is no look at the candidate
+            self._blind_count += 1
             blind_seconds = time.monotonic() - self._seen_at
-            if self._was_safe or blind_seconds < BLIND_SECONDS:
+            if self._was_safe or blind_seconds < BLIND_SECONDS or self._blind_count < BLIND_LOOKS:
                 return None
             return f"nothing could be read of the candidate for {blind_seconds:.0f} s ({type(error).__name__} {error})"
         if self._was_safe:

@@ -26,7 +26,7 @@ LIVE, COPIES, USERS = "cluster.candidate", "cluster.candidate_only", "vhost.live
 _STATS = {
     "format": "json",
     "histogram_buckets": "detailed",
-    "filter": r"^(cluster\.candidate(_only)?|vhost\.live\.route\.predictions)\.upstream_rq_(completed|[45]xx|timeout|total|time)$",
+    "filter": r"^(cluster\.candidate(_only)?|vhost\.live\.route\.predictions)\.upstream_rq_(completed|[345]xx|timeout|total|time)$",
 }
 
 
@@ -79,10 +79,10 @@ def read_counts(admin_port: int) -> Counts:
         live_bad_count=number(LIVE, "4xx", "5xx"),
         live_own_count=own_count,
         copies_count=number(COPIES, "completed"),
-        copies_bad_count=number(COPIES, "4xx", "5xx"),
+        copies_bad_count=number(COPIES, "3xx", "4xx", "5xx"),
         copies_late_count=number(COPIES, "timeout"),
         users_count=number(USERS, "completed"),
-        users_bad_count=number(USERS, "4xx", "5xx"),
+        users_bad_count=number(USERS, "3xx", "4xx", "5xx"),
         live_times=bins.get(f"{LIVE}.upstream_rq_time", {}),
         copies_times=bins.get(f"{COPIES}.upstream_rq_time", {}),
     )

@@ -12,6 +12,7 @@ from interlock.plane.sessions import ProcessId, identify
 from interlock.plane.stamp import Stamp, clear_stamp, seconds_since_boot, write_stamp
 from interlock.ports import Clock
 
+BLOWN_SECONDS = 30.0  # a flow that lives says itself, a second after its fuse has blown, how its release ended, and is done in ten
 LONGEST_LEASE_SECONDS = 120.0  # the gates' reservation; a lease that outlives its release by more protects nobody
 
 
@@ -21,6 +22,29 @@ class Lost:
 
     release_id: str
     candidate: ModelVersion | None
+
+
+class Unended:
+    """A release whose fuse has blown, until its flow has ended it; one that hangs never does, and somebody else must."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: tuple[Lost, float] | None = None
+
+    def note(self, lost: Lost) -> None:
+        """Its fuse has blown now."""
+        self._waiting = lost, self._clock.monotonic() + BLOWN_SECONDS
+
+    def forget(self) -> None:
+        """It has been ended, or another release has begun."""
+        self._waiting = None
+
+    def due(self) -> Lost | None:
+        """The release, once, when its flow has had the time and has not ended it."""
+        if self._waiting is None or self._clock.monotonic() < self._waiting[1]:
+            return None
+        (lost, _), self._waiting = self._waiting, None
+        return lost
 
 
 class Lease:

@@ -1,21 +1,22 @@
 """The model server processes of the plane: one for each loaded model version, and a spare where asked, watched by their `/ping`."""
 
+import contextlib
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
-
-import httpx
 
 from interlock.errors import ArtifactError, ServiceRefused, ServiceUnavailable
 from interlock.model.digest import artifact_digest
 from interlock.model.plane import ServerState
 from interlock.model.release import ModelVersion
 from interlock.plane.leftovers import Leftovers
-from interlock.plane.limits import lift_memory, limit_memory
+from interlock.plane.limits import lift_memory, limit_memory, make_equal
+from interlock.plane.look import CannotLook, answer_of
 from interlock.plane.process import ManagedProcess, Note, choose_port
 from interlock.serving.commands import ServerKind, server_command, server_environment
 
@@ -72,7 +73,6 @@ class ModelServers:
         self._loaded: dict[str, _Loaded] = {}
         self._is_closed = False
         self._lock = threading.Lock()
-        self._client = httpx.Client(timeout=PING_TIMEOUT_SECONDS, trust_env=False)
 
     def check(self, version: ModelVersion, *, server: str) -> CheckedFiles:
         """
@@ -112,10 +112,13 @@ class ModelServers:
             self._loaded[name] = _Loaded(files, process)
         self._on_started()
 
-    def lift_memory_limit(self, version: ModelVersion) -> None:
-        """This version's server may have what the machine has: it is the incumbent now."""
-        if state := self.observe(version):
-            lift_memory(state.pid)
+    def set_free(self, version: ModelVersion) -> None:
+        """This version's servers may have what the machine has: it is the incumbent. What cannot be lifted stays, and nothing is raised."""
+        for is_spare in (False, True):
+            if state := self.observe(version, is_spare=is_spare):
+                with contextlib.suppress(OSError):
+                    lift_memory(state.pid)
+                    make_equal(state.pid)
 
     def take_over(self, version: ModelVersion, *, server: str, thread_count: int, is_spare: bool = False) -> bool:
         """Go on with the server of this version that a killed supervisor left running; False when there is none that was started alike."""
@@ -126,8 +129,10 @@ class ModelServers:
         process = self._process(name, files, thread_count, port=note.port)
         if not self._leftovers.take_over(process):
             return False
+        loaded = _Loaded(files, process, was_ready=True)  # if it is silent now, it hangs
+        self._read(loaded)  # before anybody asks whether Envoy should have it
         with self._lock:
-            self._loaded[name] = _Loaded(files, process, was_ready=True)  # if it is silent now, it hangs
+            self._loaded[name] = loaded
         self._on_started()
         return True
 
@@ -183,7 +188,6 @@ class ModelServers:
             current = list(self._loaded)
         for name in current:
             self._unload(name)
-        self._client.close()
 
     def _unload(self, name: str) -> None:
         with self._lock:
@@ -204,7 +208,10 @@ class ModelServers:
         return self._models / version.digest.removeprefix("sha256:")
 
     def _read(self, loaded: _Loaded) -> None:
-        loaded.ready = loaded.process.is_running and self._answers(loaded.process.port)
+        try:
+            loaded.ready = loaded.process.is_running and _answers(loaded.process.port)
+        except CannotLook:
+            return  # no reading at all: the last one grows old
         loaded.checked_at = time.monotonic()
         if loaded.ready:
             loaded.was_ready, loaded.silent_since = True, None
@@ -237,12 +244,6 @@ class ModelServers:
         loaded.refusal = ""
         return True
 
-    def _answers(self, port: int) -> bool:
-        try:
-            return self._client.get(f"http://127.0.0.1:{port}/ping").status_code == 200
-        except (httpx.HTTPError, RuntimeError):  # RuntimeError: the client was closed, because the plane stops
-            return False
-
 
 def _name(version: ModelVersion, *, is_spare: bool = False) -> str:
     """Of the process and of its log."""
@@ -253,6 +254,10 @@ def _kind(server: str) -> ServerKind:
     if server not in ("interlock", "mlflow"):
         raise ServiceRefused(f"serving.server is {server!r}, must be interlock or mlflow")
     return "interlock" if server == "interlock" else "mlflow"
+
+
+def _answers(port: int) -> bool:
+    return answer_of(f"http://127.0.0.1:{port}/ping", timeout_seconds=PING_TIMEOUT_SECONDS) == HTTPStatus.OK
 
 
 def _is_hung(loaded: _Loaded, patience_seconds: float) -> bool:

@@ -19,7 +19,6 @@ import psutil
 from interlock.errors import StateError
 
 ORPHAN_GRACE_SECONDS = 1.0
-SAME_MOMENT_SECONDS = 0.01
 STEADY_SECONDS = 60.0  # whoever ran for so long begins anew with its restarts: the next one is not delayed
 UNKNOWN_EXIT_CODE = -1  # of a process that was not our child
 SUPERVISED = "INTERLOCK_SUPERVISED_LOGS"  # in the environment of a child and of all it starts: the log directory of its supervisor
@@ -31,14 +30,14 @@ class Note:
 
     name: str
     pid: int
-    created_at: float
+    started_ticks: int
     command: tuple[str, ...]
     port: int = 0
 
     @property
     def is_running(self) -> bool:
         """Whether this very process is alive; its id may be somebody else's by now."""
-        return is_same(self.pid, self.created_at) and not is_zombie(self.pid)
+        return start_ticks(self.pid) == self.started_ticks and not is_zombie(self.pid)
 
 
 class _Child(Protocol):
@@ -88,7 +87,7 @@ class ManagedProcess:
         self._environment = {**os.environ, **(environment or {}), SUPERVISED: str(log_directory)}
         self._log_path = log_directory / f"{name}.log"
         self._child: _Child | None = None
-        self._created_at = 0.0
+        self._started_ticks = 0
         self._started_at = 0.0
         self._attempt_count = 0
         self._not_before = 0.0
@@ -111,11 +110,11 @@ class ManagedProcess:
     @property
     def note(self) -> Note | None:
         """What to write down of it; None when it was never started. One that has ended keeps its note: what it started may still run."""
-        return Note(self.name, self.pid, self._created_at, tuple(self.command), self.port) if self._child else None
+        return Note(self.name, self.pid, self._started_ticks, tuple(self.command), self.port) if self._child else None
 
     def take_over(self, note: Note) -> None:
         """Supervise the process of this note from now on, instead of starting one."""
-        self._child, self._created_at, self._started_at = _TakenOver(note), note.created_at, time.monotonic()
+        self._child, self._started_ticks, self._started_at = _TakenOver(note), note.started_ticks, time.monotonic()
 
     def start(self) -> None:
         """Start the command. Raises StateError when its program or log cannot be opened."""
@@ -131,7 +130,7 @@ class ManagedProcess:
                 )
         except OSError as error:
             raise StateError(f"{self.name} cannot be started ({error.strerror}: {error.filename})") from error
-        self._created_at, self._started_at = created_at(self.pid), time.monotonic()
+        self._started_ticks, self._started_at = start_ticks(self.pid), time.monotonic()
 
     def restart_if_dead(self, *, is_allowed: Callable[[], bool] = lambda: True) -> bool:
         """
@@ -177,9 +176,20 @@ class ManagedProcess:
 
     def _members(self) -> list[psutil.Process]:
         """The child and what it started, also what was left behind when the child itself has ended."""
-        if self._child is None or (psutil.pid_exists(self.pid) and not is_same(self.pid, self._created_at)):
+        if self._child is None or (start_ticks(self.pid) not in (0, self._started_ticks)):
             return []  # never started, or its id belongs to a stranger by now
         return with_session(self.pid)
+
+
+def supervised(log_directory: Path) -> list[psutil.Process]:
+    """Everything that a supervisor with this log directory has started, or its children; not this process, nor what it has started."""
+    own = {process.pid for process in family(os.getpid())}
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid not in own and process.environ().get(SUPERVISED) == str(log_directory) and not is_zombie(process.pid):
+                found.append(process)
+    return found
 
 
 def orphans(session_id: int, *, log_directory: Path) -> list[psutil.Process]:
@@ -244,16 +254,15 @@ def _outlast(members: Sequence[psutil.Process], seconds: float) -> list[psutil.P
     return alive
 
 
-def created_at(pid: int) -> float:
-    """When a process was started, in seconds of the system's clock; 0.0 when it is gone."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return float(psutil.Process(pid).create_time())
-    return 0.0
+def start_ticks(pid: int) -> int:
+    """
+    When a process was started, in clock ticks since boot, also of one that has ended and was not reaped; 0 when it is gone.
 
-
-def is_same(pid: int, noted_at: float) -> bool:
-    """Whether the process of this id is the one that was started at that moment."""
-    return abs(created_at(pid) - noted_at) < SAME_MOMENT_SECONDS
+    The system's clock is not asked: it may be set, and every process would be a stranger.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return 0
 
 
 def is_zombie(pid: int) -> bool:

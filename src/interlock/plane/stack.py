@@ -7,16 +7,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
 from importlib.resources import files
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
 from interlock.errors import PolicyError
 from interlock.plane.envoy_config import envoy_command, write_configuration
 from interlock.plane.envoy_settings import READY_PATH, EnvoySettings
+from interlock.plane.look import answer_of
 from interlock.plane.process import ManagedProcess
 from interlock.plane.state_directory import StateDirectory
 
@@ -55,7 +54,7 @@ class Part:
     ready_url: str
 
     def is_ready(self) -> bool:
-        """One look, half a second at most."""
+        """One look, half a second at most. Raises CannotLook."""
         return answer_of(self.ready_url, timeout_seconds=0.5) == HTTPStatus.OK
 
 
@@ -67,7 +66,12 @@ class EnvoyLook:
         self._admin_at = time.monotonic()
 
     def __call__(self) -> bool:
-        """One look, half a second at most. An admin that is silent counts at once when users get no answer either, else after 5 s."""
+        """
+        One look, half a second at most. An admin that is silent counts at once when users get no answer either, else after 5 s.
+
+        Raises:
+            CannotLook: nobody knows.
+        """
         if answer_of(self._admin_url, timeout_seconds=ENVOY_LOOK_SECONDS) is not None:
             self._admin_at = time.monotonic()
             return True
@@ -76,26 +80,15 @@ class EnvoyLook:
         return answer_of(self._live_url, timeout_seconds=ENVOY_LOOK_SECONDS) is not None
 
 
-def answer_of(url: str, *, timeout_seconds: float) -> int | None:
-    """The status of one GET on this machine; None without an answer. No client library: it is asked ten times a second."""
-    parts = urlsplit(url)
-    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_seconds)
-    try:
-        connection.request("GET", parts.path)
-        return connection.getresponse().status
-    except (OSError, HTTPException):
-        return None
-    finally:
-        connection.close()
-
-
 def envoy_part(state: StateDirectory, ports: Ports) -> Part:
     """Envoy with its configuration written; the endpoint files must exist already."""
     settings = EnvoySettings(
         live_port=ports.live, admin_port=ports.envoy_admin, collector_port=ports.collector, endpoints_directory=state / "envoy"
     )
     command = envoy_command(settings, write_configuration(settings))
-    return Part("Envoy", ManagedProcess("envoy", command, log_directory=state / "logs"), f"http://127.0.0.1:{ports.live}{READY_PATH}")
+    # With its admin's port: whoever takes it over has to find it there, and its command does not say.
+    process = ManagedProcess("envoy", command, log_directory=state / "logs", port=ports.envoy_admin)
+    return Part("Envoy", process, f"http://127.0.0.1:{ports.live}{READY_PATH}")
 
 
 def collector_part(state: StateDirectory, ports: Ports) -> Part:

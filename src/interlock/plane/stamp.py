@@ -47,7 +47,7 @@ def write_stamp(path: Path, stamp: Stamp) -> None:
         OSError: it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps({**asdict(stamp), "boot_id": _boot_id()}))
+    temporary.write_text(json.dumps({**asdict(stamp), "boot_id": boot_id()}))
     temporary.replace(path)
 
 
@@ -64,7 +64,7 @@ def read_stamp(path: Path) -> Stamp | None:
     """
     with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
         saved = json.loads(path.read_text())
-        if saved["boot_id"] == _boot_id():
+        if saved["boot_id"] == boot_id():
             return Stamp(
                 str(saved["release_id"]),
                 int(saved["token"]),
@@ -94,8 +94,8 @@ def _finite(saved: Any) -> float:
     return number
 
 
-def _boot_id() -> str:
-    """Empty where the system has none; a stamp may then outlive a reboot, by the few seconds of a lease."""
+def boot_id() -> str:
+    """Which boot of the machine this is; empty where that cannot be known: a stamp may then outlive a reboot, by the seconds of a lease."""
     with contextlib.suppress(OSError):
         return _BOOT_ID.read_text().strip()
     return ""

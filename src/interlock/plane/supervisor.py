@@ -2,9 +2,8 @@
 Starts, supervises and stops the embedded stack.
 
 Threads: lease (5 times a second), model server health, spare, intake, control API, one for each process that is watched; and one for each
-call of `on_lost` and `on_start`. The main thread prints what the others have to say, and waits for the signal to stop.
-
-A supervisor that was killed leaves everything running, and the next one takes over what still works: users notice nothing.
+call of `on_lost` and `on_start`. The main thread prints what the others have to say, and waits for the signal to stop. A supervisor that
+was killed leaves everything running, and the next one takes over what still works: users notice nothing.
 
 The lease thread waits for Envoy's admin (1 s a call at most) and for the controller's lock. Under that lock others wait for Envoy too (5 s
 at most, for endpoints), write a small file or start a process; nobody reads model files, stops a process or prints under it.
@@ -13,9 +12,9 @@ at most, for endpoints), write a small file or start a process; nobody reads mod
 import contextlib
 import logging
 import signal
+import socket
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 import uvicorn
@@ -36,10 +35,10 @@ from interlock.plane.live import LivePage
 from interlock.plane.model_servers import ModelServers
 from interlock.plane.process import Note
 from interlock.plane.stack import Part, Ports
+from interlock.plane.startup import await_deployments, await_parts, make_work_pool
 from interlock.plane.state_directory import StackAddresses, StateDirectory
 from interlock.ports import Clock
 
-START_SECONDS = 180.0  # Prefect and MLflow need 10-30 s each on two busy cores
 STOP_GRACE_SECONDS = 8.0
 LEASE_TICK_SECONDS = 0.2
 HEALTH_TICK_SECONDS = 0.5
@@ -88,6 +87,8 @@ class Supervisor:
         self._servers: ModelServers | None = None
         self._controller: PlaneController | None = None
         self._incumbent_failure: str | None = None
+        self._leftovers: Leftovers | None = None
+        self._leaves_running = False
         self._api: uvicorn.Server | None = None
 
     def run(self, *, on_ready: Callable[[StackAddresses], None]) -> None:
@@ -103,7 +104,9 @@ class Supervisor:
         self._state.claim()
         with self._announcements.instead_of_logging():
             try:
+                self._leaves_running = True  # until everything is up, what a killed supervisor left goes on serving users
                 addresses = self._start()
+                self._leaves_running = False
                 if not self._stopping.is_set():
                     on_ready(addresses)
                 self._supervise()
@@ -111,23 +114,25 @@ class Supervisor:
                 self._stop()
 
     def _start(self) -> StackAddresses:
-        leftovers = Leftovers(self._state / "processes.json", log_directory=self._state / "logs")
+        self._leftovers = leftovers = Leftovers(self._state / "processes.json", log_directory=self._state / "logs")
         ports = choose_ports(self._options, leftovers.ports)
         addresses = stack_addresses(self._options, ports)
         members, worker = self._gather(ports, leftovers)
         for member in members:
             self._fleet.launch(member)
-        self._await(self._parts[:2])
+        await_parts(self._parts[:2], pause=self._pause, say=self._announcements.say)
         self._controller = controller = self._start_controller(addresses, leftovers)
         self._launch_watched(Member(stack.fuse_process(self._state, ports), self._fuse_beats, WATCH_SECONDS["fuse"][1]))
-        for member in members:
+        for member in members[:2]:
             self._watch(member)
         self._serve_api(controller, addresses, ports)
         self._repeat("lease", LEASE_TICK_SECONDS, lambda: self._enforce_lease(controller))
         self._repeat("health", HEALTH_TICK_SECONDS, lambda: self._watch_servers(controller))
         self._repeat("spare", HEALTH_TICK_SECONDS, controller.keep_spare)
         leftovers.stop(grace_seconds=STOP_GRACE_SECONDS)  # servers of a candidate that nobody releases any more
-        self._await(self._parts[2:])
+        await_parts(self._parts[2:], pause=self._pause, say=self._announcements.say)
+        for member in members[2:]:
+            self._watch(member)
         self._start_worker(worker, ports)
         self._state.write_addresses(addresses)  # the sign that everything is up
         self._in_background("on start", lambda: self._on_start(controller.incumbent))
@@ -144,7 +149,11 @@ class Supervisor:
         taken = [member for member in (*members, worker) if self._fleet.take_over(member, leftovers)]
         if members[0] not in taken:  # an Envoy that starts must not find the servers of the last time in its files
             write_arms(self._state / "envoy", incumbent=[], candidate=[])
+        if members[0] in taken:
+            with contextlib.suppress(ReleaseError):  # at once: the fuse that guarded its split ends here
+                EnvoyAdmin(f"http://127.0.0.1:{ports.envoy_admin}").set_split(0, mirror=False, quiet=True)
         leftovers.stop(grace_seconds=STOP_GRACE_SECONDS, but=lambda name: name.startswith("model-"))
+        leftovers.stop_unnoted(grace_seconds=STOP_GRACE_SECONDS)
         with contextlib.suppress(OSError):
             self._notes.note_ports(asdict(ports))
         return members, worker
@@ -170,16 +179,11 @@ class Supervisor:
         """Start the worker and register the Prefect deployments; returns when all of them were read back."""
         if self._stopping.is_set():
             return
-        stack.create_work_pool(ports)
+        make_work_pool(ports, pause=self._pause)
         self._launch_watched(worker)
         deploy = Member(stack.deploy_process(self._state, ports))
         self._fleet.launch(deploy)
-        deadline = time.monotonic() + START_SECONDS
-        while (missing := stack.declared_deployments() - stack.registered_deployments(ports)) and not self._pause(0.5):
-            if deploy.process.exit_code not in (None, 0) or time.monotonic() > deadline:
-                raise StateError(f"Prefect deployments {', '.join(sorted(missing))} were not registered: see logs/prefect-deploy.log")
-        while deploy.process.exit_code is None and not self._pause(0.1):
-            pass
+        await_deployments(ports, deploy.process, pause=self._pause)
         self._fleet.retire(deploy, grace_seconds=STOP_GRACE_SECONDS)
         self._announcements.say(f"Prefect deployments registered: {', '.join(sorted(stack.declared_deployments()))}")
 
@@ -204,18 +208,26 @@ class Supervisor:
         return self._stopping.wait(seconds)
 
     def _stop(self) -> None:
+        """Stop everything. After a start that failed, what a killed supervisor had left, and what was taken over of it, runs on."""
+        leaves = self._leaves_running and not self._stopping.is_set() and self._leftovers is not None and self._leftovers.is_serving
         self._stopping.set()
         self._restore_incumbent()
-        self._announcements.say("stopping")
+        self._announcements.say("stopping; what was found running runs on" if leaves else "stopping")
         self._announcements.print_all()
         if self._api:
             self._api.should_exit = True
-        self._fleet.stop_all(grace_seconds=STOP_GRACE_SECONDS)
-        if self._servers:
-            self._servers.stop_all()
-        self._notes.forget()
+        self._fleet.stop_all(grace_seconds=STOP_GRACE_SECONDS, keeps_taken_over=leaves)
+        if not leaves:
+            self._stop_serving()
         self._state.release()
         self._announcements.print_all()
+
+    def _stop_serving(self) -> None:
+        if self._servers:
+            self._servers.stop_all()
+        if self._leftovers:
+            self._leftovers.stop(grace_seconds=STOP_GRACE_SECONDS)
+        self._notes.forget()
 
     def _restore_incumbent(self) -> None:
         """A release that is under way ends here: its traffic goes back while Envoy is still there to take it back."""
@@ -226,26 +238,18 @@ class Supervisor:
         except ReleaseError as error:  # Envoy may be gone already; the next start begins with the safe split
             log.warning("the incumbent could not be asked for before stopping: %s", error)
 
-    def _await(self, parts: Sequence[Part]) -> None:
-        """Wait until every part says it is ready; a part that ends, or takes 180 s, is an error that names its log."""
-        waiting, started = list(parts), time.monotonic()
-        while waiting and not self._pause(0.1):
-            for part in [part for part in waiting if part.is_ready()]:
-                waiting.remove(part)
-                self._announcements.say(f"{part.title} is ready after {time.monotonic() - started:.1f} s")
-            for part in waiting:
-                if part.process.exit_code is not None or time.monotonic() - started > START_SECONDS:
-                    said = part.process.last_log_line() or "it said nothing"
-                    raise StateError(f"{part.title} did not start: {said} (logs/{part.process.name}.log)")
-
     def _serve_api(self, controller: PlaneController, addresses: StackAddresses, ports: Ports) -> None:
         links = {"prefect": addresses.prefect_url.removesuffix("/api"), "mlflow": addresses.mlflow_url, "live": addresses.live_url}
         live = LivePage(controller, evidence_directory=self._state / "evidence", collector_url=addresses.collector_url, links=links)
         api = build_api(controller, live, token=self._state.read_token())
         # Without a logging configuration of its own, what it logs is handled like everything else: by the main thread.
-        config = uvicorn.Config(api, host="127.0.0.1", port=ports.page, log_config=None, log_level="warning", access_log=False)
-        self._api = uvicorn.Server(config)
-        threading.Thread(target=self._api.run, name="control-api", daemon=True).start()
+        config = uvicorn.Config(api, log_config=None, log_level="warning", access_log=False, limit_concurrency=200)
+        self._api = server = uvicorn.Server(config)
+        try:
+            listening = socket.create_server(("127.0.0.1", ports.page))  # here, where a port that was taken meanwhile is an error
+        except OSError as error:
+            raise StateError(f"port {ports.page} for the control API is in use by now: start again") from error
+        threading.Thread(target=lambda: server.run(sockets=[listening]), name="control-api", daemon=True).start()
 
     def _enforce_lease(self, controller: PlaneController) -> None:
         if (lost := controller.enforce_lease()) is not None:
@@ -287,7 +291,8 @@ class Supervisor:
         threading.Thread(target=loop, name=name, daemon=True).start()
 
     def _read_notes(self) -> list[Note]:
-        return self._fleet.notes() + (self._servers.notes() if self._servers else [])
+        pending = self._leftovers.pending() if self._leftovers else []
+        return [*self._fleet.notes(), *(self._servers.notes() if self._servers else []), *pending]
 
     def _note_processes(self) -> None:
         """Write down who our children are, so that the next supervisor can take them over if this one is killed."""

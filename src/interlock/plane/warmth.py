@@ -22,6 +22,7 @@ class Warmth:
         if not self._servers.take_over(incumbent, server=server, thread_count=thread_count):
             self._servers.load(self._servers.check(incumbent, server=server), thread_count=thread_count)
         self._servers.take_over(incumbent, server=server, thread_count=thread_count, is_spare=True)
+        self._servers.set_free(incumbent)  # its supervisor may have been killed in the middle of its promotion
 
     def check_spare(self, incumbent: ModelVersion | None, serving: tuple[str, int]) -> CheckedFiles | None:
         """The files to start a spare with, read whole; None when it has one, or does not answer itself yet."""
