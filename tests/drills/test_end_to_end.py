@@ -90,12 +90,12 @@ class Stack:
         except ServiceUnavailable as error:
             return "Unknown", str(error)
 
-    def begin_canary(self, model: TrainedModel, *, at_weight_bps: int = 1) -> tuple[str, PlaneState]:
-        """Ask for a release and return its run and the plane as soon as its candidate has that much of live traffic."""
+    def begin_canary(self, model: TrainedModel) -> tuple[str, PlaneState]:
+        """Ask for a release and return its run and the plane as soon as its candidate has live traffic."""
         version = register(model, MODEL_NAME, tracking_uri=self.addresses.mlflow_url)
         run_id = self.submit(version, "short")
         plane = self.demo.services.traffic
-        return run_id, eventually(plane.observe, lambda state: state.candidate_weight_bps >= at_weight_bps, seconds=240)
+        return run_id, eventually(plane.observe, lambda state: state.candidate_weight_bps > 0, seconds=240)
 
     def last_release(self) -> str:
         """The release that wrote evidence last."""
