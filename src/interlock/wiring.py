@@ -20,6 +20,7 @@ from interlock.control.reconcile import Reconciler
 from interlock.control.releases import ReleaseIndex
 from interlock.control.resume import ProcessMark
 from interlock.control.session import Services
+from interlock.plane.stamp import boot_id
 from interlock.plane.state_directory import StateDirectory
 from interlock.ports import Journal
 from interlock.profile.reader import LoadedProfile, read_profile
@@ -169,7 +170,7 @@ def caretaker(state: StateDirectory) -> Caretaker:
 def this_process() -> ProcessMark:
     """The process that asks, for the evidence of a release. What cannot be read stays empty, and nobody is called dead by it."""
     found = _state_and_start(os.getpid())
-    return ProcessMark(socket.gethostname(), _boot_id(), os.getpid(), found[1] if found else "", _pid_namespace())
+    return ProcessMark(socket.gethostname(), boot_id(), os.getpid(), found[1] if found else "", _pid_namespace())
 
 
 def is_alive(mark: ProcessMark) -> bool | None:
@@ -178,7 +179,7 @@ def is_alive(mark: ProcessMark) -> bool | None:
 
     None when that cannot be seen from here: it is on another machine or in another container, or /proc could not be read just now.
     """
-    namespace, boot = _pid_namespace(), _boot_id()
+    namespace, boot = _pid_namespace(), boot_id()
     if mark.host != socket.gethostname() or not mark.started or not boot or (mark.namespace and mark.namespace != namespace):
         return None
     if mark.boot != boot:
@@ -209,14 +210,6 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
     except OSError:
         return None
     return fields[0], fields[19]
-
-
-def _boot_id() -> str:
-    """Which start of this machine it is: process numbers and clock ticks begin anew with the next. Empty when it cannot be read."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def _pid_namespace() -> str:
