@@ -406,7 +406,7 @@ def test_another_release_is_not_held_to_it(world: World, other: Blown) -> None:
     world.tick()
     assert world.split == SAFE_RUNTIME
     assert world.blown is not None
-    assert (world.blown.token, world.blown.reason) == (7, "the candidate's server holds 3000 MiB, limit 2048 MiB")
+    assert (world.blown.token, world.blown.reason) == (7, "the candidate's server holds 3000.0 MiB, more than its limit of 2048 MiB")
     world.hold(token=8)
     world.split, world.resident_mib = dict(HALF), 2048.0
     world.tick()

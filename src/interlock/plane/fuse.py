@@ -169,7 +169,7 @@ class Guard:
         if stamp.limits and stamp.candidate:
             limit_mib, resident_mib = stamp.limits.resident_mib, session_resident_mib(stamp.candidate)
             if resident_mib > limit_mib:
-                return f"the candidate's server holds {resident_mib:.0f} MiB, limit {limit_mib:g} MiB"
+                return f"the candidate's server holds {resident_mib:.1f} MiB, more than its limit of {limit_mib:g} MiB"
         return window.add(now, read_counts(self._admin_port))
 
 
