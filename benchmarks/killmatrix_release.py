@@ -97,7 +97,7 @@ class Followed:
 
 def open_release(rig: Rig, *, is_to_halt: bool) -> Followed:
     """
-    Ask Prefect for a release of whichever version does not serve; returns when its evidence has begun.
+    Ask Prefect for a release of the model that does not serve, as a new version; returns when its evidence has begun.
 
     Raises:
         ServiceUnavailable: Prefect took no run, or none began, in time.
@@ -106,7 +106,7 @@ def open_release(rig: Rig, *, is_to_halt: bool) -> Followed:
     serving = services.traffic.observe().incumbent
     assert serving is not None, "the rig has adopted an incumbent"
     incumbent = serving.version.version
-    candidate = next(version for version in rig.fault_keys if version != incumbent)
+    candidate = rig.register_other(incumbent)
     known, started_at = _evidence(rig), time.monotonic()
     run_id = _submit(rig, candidate)
     deadline = time.monotonic() + INTAKE_SECONDS

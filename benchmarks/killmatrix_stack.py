@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks.killmatrix_watch import Watch
 from interlock.demo.driver import MODEL_NAME, Demo, train
-from interlock.demo.models import register
+from interlock.demo.models import TrainedModel, register
 from interlock.demo.scenarios import SCENARIOS
 from interlock.demo.served import CONDITIONS_VARIABLE
 from interlock.demo.traffic import LiveTraffic
@@ -74,13 +74,14 @@ class InitSystem:
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """A running stack, its users, and the versions of the model with the key of each one's fault."""
+    """A running stack, its users, the two models, and the versions that were registered, with the key of each one's fault."""
 
     state: StateDirectory
     demo: Demo
     traffic: LiveTraffic
     watch: Watch
     init: InitSystem
+    models: tuple[TrainedModel, ...]
     fault_keys: dict[str, str]
     conditions: Path
 
@@ -89,10 +90,19 @@ class Rig:
         """As they are now."""
         return self.state.read_addresses()
 
+    def register_other(self, incumbent: str) -> str:
+        """
+        A new version of the model that does not serve. Each release gets its own: files that were rolled back are refused for good.
+        """
+        other = next(model for model in self.models if model.fault_key != self.fault_keys[incumbent])
+        version = register(other, MODEL_NAME, tracking_uri=self.addresses.mlflow_url)
+        self.fault_keys[version] = other.fault_key
+        return version
+
 
 @contextmanager
 def running_rig(root: Path, console: Console) -> Iterator[Rig]:
-    """A stack in `root` with its first incumbent, a second version registered, and users on it; stopped in the end."""
+    """A stack in `root` with its first incumbent, and users on it; stopped in the end."""
     state, conditions = StateDirectory(root), root / "conditions.json"
     root.mkdir(parents=True, exist_ok=True)
     with ExitStack() as running:
@@ -102,10 +112,9 @@ def running_rig(root: Path, console: Console) -> Iterator[Rig]:
         addresses = when_up(state, init)
         demo = Demo(state, addresses, data, conditions, console)
         demo.adopt(models[0])
-        second = register(models[1], MODEL_NAME, tracking_uri=addresses.mlflow_url)
         traffic = running.enter_context(LiveTraffic(addresses.live_url, data.live, REQUESTS_PER_SECOND))
         watch = running.enter_context(Watch(root))
-        yield Rig(state, demo, traffic, watch, init, {"1": MODELS[0].key, second: MODELS[1].key}, conditions)
+        yield Rig(state, demo, traffic, watch, init, tuple(models), {"1": MODELS[0].key}, conditions)
 
 
 def when_up(state: StateDirectory, init: InitSystem) -> StackAddresses:

@@ -3,10 +3,11 @@
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from interlock.errors import ArtifactError, ConcurrencyError, ReleaseError
+from interlock.errors import ArtifactError, ConcurrencyError, ReleaseError, Tampered
 from interlock.model.release import Decision
 from interlock.model.verdict import Outcome, worst
 from tasks.analysis import HALTED, PASSED, decision_of, final_look, open_analysis, plan, plan_last, watch, watch_bake
+from tasks.artifact import artifact_gate
 from tasks.conclusion import conclude, failed, lost, rejected_at_intake, released_nothing
 from tasks.disagreement import disagreement_gate
 from tasks.drift import drift_gate
@@ -14,8 +15,11 @@ from tasks.evaluation import evaluation_gate
 from tasks.evidence import publish_gates
 from tasks.feasibility import traffic_gate
 from tasks.latency import latency_gate
+from tasks.liveness import liveness_gate
 from tasks.memory import memory_gate
+from tasks.parity import parity_gate
 from tasks.policy import read_policy
+from tasks.readiness import readiness_gate
 from tasks.traffic import ReleaseSession, finalise, incumbent_kept, open_release, promote, start_candidate, withdrawn
 
 
@@ -42,6 +46,8 @@ def release(model_name: str, version: str, profile_name: str) -> State[str]:
     try:
         with incumbent_kept(session):
             return _bring_to_traffic(session)
+    except Tampered as error:
+        return conclude(session, Decision.HELD, str(error))
     except ArtifactError as error:
         return conclude(session, Decision.REJECTED, str(error))
     except ConcurrencyError as error:
@@ -51,8 +57,12 @@ def release(model_name: str, version: str, profile_name: str) -> State[str]:
 
 
 def _bring_to_traffic(session: ReleaseSession) -> State[str]:
-    start_candidate(session)
-    verdicts = [gate(session) for gate in (evaluation_gate, latency_gate, memory_gate, disagreement_gate, drift_gate, traffic_gate)]
+    verdicts = [artifact_gate(session), liveness_gate(session)]
+    if verdicts[0].outcome is Outcome.PASS:  # else nothing of these files is loaded anywhere
+        start_candidate(session)
+        served = (evaluation_gate, parity_gate, latency_gate, memory_gate, disagreement_gate, drift_gate)
+        verdicts += [gate(session) for gate in served]
+    verdicts += [readiness_gate(session), traffic_gate(session)]  # last: they see what the load has done to the incumbent
     publish_gates(session, verdicts)
     if (verdict := worst(verdicts)).outcome is not Outcome.PASS:
         return conclude(session, Decision.REJECTED if verdict.outcome is Outcome.FAIL else Decision.HELD, verdict.reason)

@@ -25,8 +25,15 @@ def publish_gates(session: ReleaseSession, verdicts: Sequence[Verdict]) -> None:
     _table(
         _key("gates", session),
         [row for verdict in verdicts for row in _gate_rows(verdict)],
-        f"# Gates of {session.release.candidate.label}\nAgainst {session.release.incumbent.label}, {session.profile.name}.",
+        f"# Gates of {session.release.candidate.label}\nAgainst {session.release.incumbent.label}, {session.profile.name}."
+        + _drift_link(session),
     )
+
+
+def _drift_link(session: ReleaseSession) -> str:
+    release_id = session.release.release_id
+    is_drawn = any(record["kind"] == "page" and record["gate"] == "drift" for record in session.services.evidence.read(release_id))
+    return f"\n\n[Drift]({session.services.page_url}/releases/{release_id}/drift.html)" if is_drawn else ""
 
 
 def publish_phase(session: ReleaseSession, phase: Phase) -> None:
@@ -113,6 +120,8 @@ def _gate_rows(verdict: Verdict) -> list[dict[str, Any]]:
             "measurement": m.name,
             "value": _short(m.value),
             "limit": _short(m.limit),
+            "at least": _short(m.bounds.low if m.bounds else None),
+            "at most": _short(m.bounds.high if m.bounds else None),
             "n": m.sample_count,
             "unit": m.unit,
             "reason": verdict.reason,

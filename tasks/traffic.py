@@ -19,7 +19,8 @@ from interlock.control.releases import resumed_release
 from interlock.control.rollback import restore_traffic, roll_back
 from interlock.control.session import WATCHED_STAGE, ReleaseSession, load_candidate, open_session
 from interlock.control.traffic import finalise_promotion
-from interlock.errors import ArtifactError, ConcurrencyError
+from interlock.control.unchanged import require_unchanged
+from interlock.errors import ArtifactError, ConcurrencyError, Tampered
 from interlock.model.plane import RollbackReceipt
 from interlock.plan.phases import Phase
 from interlock.profile.reader import LoadedProfile
@@ -97,12 +98,13 @@ def incumbent_kept(session: ReleaseSession) -> Iterator[None]:
     Whatever ends the block by an exception, traffic ends on the incumbent, observed, before the exception goes on.
 
     A release that has lost the plane touches nothing: whoever took it has restored the incumbent already. A candidate that cannot be used
-    is rejected, which restores the incumbent as well. After anything else the release ends with what its evidence has decided; where that
-    is nothing, the candidate's stage is put back, so that it is tried again. What cannot be ended now is ended by the caretaker.
+    is rejected, and one whose files were changed is held; both restore the incumbent as well. After anything else the release ends with
+    what its evidence has decided; where that is nothing, the candidate's stage is put back, so that it is tried again. What cannot be
+    ended now is ended by the caretaker.
     """
     try:
         yield
-    except (ConcurrencyError, ArtifactError):
+    except (ConcurrencyError, ArtifactError, Tampered):
         raise
     except BaseException as error:
         with suppress(ConcurrencyError):  # a newer release has begun: nothing here is ours any more
@@ -128,7 +130,8 @@ def start_candidate(session: ReleaseSession) -> float:
 
 @task(name="promote", cache_policy=NO_CACHE)
 def promote(session: ReleaseSession, analysis: Analysis, bake: Phase) -> None:
-    """All traffic to the candidate, observed; then champion and Production in the registry, read back."""
+    """All traffic to the candidate, if its files are still those that were judged; then champion and Production in the registry."""
+    require_unchanged(session, before="the promotion")
     analysis.move_to(bake)
     services, release = session.services, session.release
     lease_seconds = session.profile.canary.lease_seconds

@@ -141,7 +141,7 @@ class FakeServers(ModelServers):
             return None
         ready = version.label + " spare" * is_spare not in self.not_ready
         port = self.ports[version.label] + 10_000 * is_spare
-        return ServerState(version, NOBODY, port, ready=ready, resident_mib=200.0, restart_count=0)
+        return ServerState(version, NOBODY, port, ready=ready, resident_mib=200.0, restart_count=0, peak_resident_mib=210.0)
 
     def watch(self, *, may_restart: Callable[[ModelVersion], bool]) -> None:
         self.restarted += [label for label, version in self.loaded.items() if label in self.died and may_restart(version)]

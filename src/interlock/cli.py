@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ app.add_typer(profile_app, name="profile")
 
 State = Annotated[Path | None, typer.Option("--state", help="State directory; INTERLOCK_STATE_DIR, else .interlock.")]
 Port = typer.Option(min=0, max=65535, help="0 = any free port.")
+Share = typer.Option(min=0, max=10_000, help="Of 10,000 predictions, those whose input is kept for the drift gate (0 = none).")
 
 
 def main() -> None:
@@ -40,6 +42,7 @@ def up(
     page_port: Annotated[int, Port] = 0,
     mlflow_port: Annotated[int, Port] = 0,
     prefect_port: Annotated[int, Port] = 0,
+    input_share_bps: Annotated[int, Share] = 1000,
 ) -> None:
     """Start, supervise and stop the whole stack on this machine. Ends with Ctrl-C or SIGTERM."""
     from interlock.adapters.clock import SystemClock
@@ -52,9 +55,8 @@ def up(
     _check_profiles(profile)  # a stack that could not release anything does not start
     console, directory = Console(stderr=True), state_directory(state)
     data_directory = Path(os.environ.get("INTERLOCK_DATA_DIR") or directory / "data").absolute()
-    options = UpOptions(
-        model, tuple(profile), profiles_directory().absolute(), data_directory, live_port, page_port, mlflow_port, prefect_port
-    )
+    ports = (live_port, page_port, mlflow_port, prefect_port)
+    options = UpOptions(model, tuple(profile), profiles_directory().absolute(), data_directory, *ports, input_share_bps)
 
     def say(text: str) -> None:
         console.print(f"[dim]interlock[/dim] {text}", highlight=False)
@@ -87,12 +89,21 @@ def up(
 
 @app.command()
 def adopt(model: str, version: str, state: State = None, server: str = "interlock", threads: int = 4) -> None:
-    """Take over the version that serves today as the first incumbent. Later versions come by a release only."""
+    """Make a version the first incumbent, once it has passed the gates of a first one. Later versions come by a release only."""
     from interlock.control.adoption import adopt_incumbent
-    from interlock.wiring import open_services, state_directory
+    from interlock.status import print_verdicts
+    from interlock.wiring import open_services, read_allowed_profile, state_directory
 
-    adopted = adopt_incumbent(open_services(state_directory(state)), model, version, server=server, thread_count=threads)
-    Console().print(f"{adopted.label} serves all requests ({adopted.digest})", highlight=False)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(143))  # so that the server on trial is stopped on the way out
+    directory = state_directory(state)
+    services = open_services(directory)
+    loaded = read_allowed_profile(services.allowed_profiles[0], directory)
+    adoption = adopt_incumbent(services, loaded, model, version, server=server, thread_count=threads)
+    print_verdicts(adoption.verdicts)
+    if not adoption.is_adopted:
+        raise ServiceRefused(f"{adoption.version.label} was not adopted: every gate above has to pass, and no option goes around one")
+    Console().print(f"{adoption.version.label} serves all requests ({adoption.version.digest})", highlight=False)
 
 
 @app.command()

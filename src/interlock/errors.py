@@ -6,6 +6,7 @@ Every exception Interlock raises, grouped by who must act.
     + StateError               the state directory cannot be used  -> free it, or choose another
     + EvidenceError            absent, stale, ambiguous            -> INCONCLUSIVE; never promote
       - NoSamples              too few readings to say anything
+      - Tampered               what was judged is not what is here  -> find out who changed it
     + ServiceError             a dependency misbehaved
       - ServiceUnavailable     transient                           -> the only class Prefect retries
       - ServiceRefused         not found, conflict, bad request    -> never retry; a person
@@ -38,6 +39,10 @@ class EvidenceError(ReleaseError):
 
 class NoSamples(EvidenceError):
     """Too few readings to say anything."""
+
+
+class Tampered(EvidenceError):
+    """What was judged is not what is here now."""
 
 
 class ServiceError(ReleaseError):

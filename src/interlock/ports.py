@@ -1,6 +1,7 @@
 """What the core needs of the world, as Protocols. Adapters fulfil them; `interlock.wiring` chooses which."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -148,7 +149,34 @@ class Traffic(Protocol):
         ...
 
     def capture_counts(self) -> CaptureCounts:
-        """What mirroring and capture have dropped so far."""
+        """What mirroring and capture have dropped so far, and how much live traffic there was in the last hour."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A version to be served to its gates alone, beside the plane."""
+
+    version: ModelVersion
+    server: str
+    thread_count: int
+    start_deadline_seconds: float
+    memory_limit_mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrialServer:
+    """A server on trial that answers."""
+
+    port: int
+    start_seconds: float
+
+
+class StartTrial(Protocol):
+    """Starts servers on trial."""
+
+    def __call__(self, trial: Trial) -> AbstractContextManager[TrialServer]:
+        """Enter to start it and wait until it answers; leave to end it. ArtifactError when it ends by itself."""
         ...
 
 
@@ -203,6 +231,10 @@ class EvidenceStore(Protocol):
         """All records of one release, oldest first."""
         ...
 
+    def read_ends(self, release_id: str, *, last_count: int) -> Sequence[Mapping[str, Any]]:
+        """The first record, and of the others at most the last `last_count`, oldest first. What lies between is not looked at."""
+        ...
+
     def list_releases(self) -> Sequence[str]:
         """Release ids, oldest first."""
         ...
@@ -210,6 +242,10 @@ class EvidenceStore(Protocol):
 
 class ModelFiles(Protocol):
     """Local copies of model artifacts, named by their digest."""
+
+    def read_digest(self, version: ModelVersion, *, between: Callable[[], None]) -> str:
+        """The digest of a fetched version's files as they are now, all of them read again. `between` is called every few MiB."""
+        ...
 
     def fetch(self, name: str, version: str) -> tuple[ModelVersion, Path]:
         """Download once and pin: the version with its digest, and the directory. ArtifactError when it cannot be used."""

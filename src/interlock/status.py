@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from interlock.errors import ServiceRefused
+from interlock.model.verdict import Verdict
 from interlock.ports import EvidenceStore
 from interlock.terminal import wide_console
 
@@ -29,8 +30,8 @@ def print_release(store: EvidenceStore, release_id: str) -> None:
     if not records:
         raise ServiceRefused(f"there is no evidence of a release {release_id!r}: `interlock status` lists what there is")
     console = wide_console(markup=False)
-    intake = _first(records, "intake") or {}
-    console.print(f"{release_id}: {intake.get('candidate')} against {intake.get('incumbent')}", style="bold")
+    intake = _first(records, "intake") or _first(records, "bootstrap") or {}
+    console.print(f"{release_id}: {intake.get('candidate')} against {intake.get('incumbent', 'nobody')}", style="bold")
     console.print(f"candidate {intake.get('candidate_digest')}\nprofile {intake.get('profile_name')} {intake.get('profile_digest')}")
     gates = Table("gate", "outcome", "measurement", "value", "limit", "n")
     for record in (r for r in records if r["kind"] == "gate"):
@@ -43,6 +44,14 @@ def print_release(store: EvidenceStore, release_id: str) -> None:
     console.print(timeline)
     name, reason = _decision(records)
     console.print(f"{name}: {reason}", style="bold")
+
+
+def print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """Every gate with its reason, one line each."""
+    table = Table("gate", "outcome", "reason")
+    for verdict in verdicts:
+        table.add_row(verdict.gate, verdict.outcome.name, verdict.reason.removeprefix(f"{verdict.gate}: "))
+    wide_console(markup=False).print(table)
 
 
 def _detail(record: Record) -> str:
@@ -61,6 +70,10 @@ def _decision(records: Sequence[Record]) -> tuple[str, str]:
         return str(record["decision"]), str(record["reason"])
     if record := _first(records, "failed"):
         return "Failed", str(record["reason"])
+    if record := _first(records, "adoption"):
+        return "adopted", f"{record['incumbent']} serves as the first incumbent"
+    if record := _first(records, "refused"):
+        return "not adopted", str(record["reason"])
     return "under way", ""
 
 

@@ -1,10 +1,9 @@
 """The only place that chooses adapters, from the state directory that INTERLOCK_STATE_DIR names."""
 
 import os
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +13,40 @@ from interlock.adapters.mlflow_files import MlflowFiles
 from interlock.adapters.mlflow_registry import MlflowRegistry
 from interlock.adapters.plane_client import PlaneClient
 from interlock.adapters.prefect_api import PrefectApi
-from interlock.control.gates.inputs import Dataset, DriftReading, Model, OpenSender
+from interlock.control.gates.inputs import Dataset, Model, OpenSender
 from interlock.control.intake import Intake
 from interlock.control.reconcile import Reconciler
 from interlock.control.releases import ReleaseIndex
-from interlock.control.resume import ProcessMark
 from interlock.control.session import Services
-from interlock.plane.stamp import boot_id
+from interlock.plane.marks import is_alive, is_running, this_process
 from interlock.plane.state_directory import StateDirectory
+from interlock.plane.trial import trial_server
 from interlock.ports import Journal
 from interlock.profile.reader import LoadedProfile, read_profile
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from interlock.adapters.mlflow_datasets import LoggedDataset, MlflowDatasets
+    from interlock.model.artifact import ArtifactReading
+    from interlock.profile.gates import CategoryColumn, NumberColumn
+
+__all__ = [
+    "Caretaker",
+    "caretaker",
+    "draw_e_values",
+    "evidence_store",
+    "is_alive",
+    "is_running",
+    "open_services",
+    "read_allowed_profile",
+    "state_directory",
+    "this_process",
+    "write_report",
+]
+
 SENDER_TIMEOUT_SECONDS = 10.0  # a user's deadline; a gate that waits longer measures nothing that a user would see
 DEFAULT_STATE_DIRECTORY = Path(".interlock")
-_GONE = ("", "Z", "X")  # of a process's states in /proc
 
 
 def state_directory(chosen: Path | None = None) -> StateDirectory:
@@ -47,30 +63,43 @@ def open_services(state: StateDirectory | None = None) -> Services:
     """
     state = state or state_directory()
     addresses, clock = state.read_addresses(), SystemClock()
+    traffic = PlaneClient(page_url=addresses.page_url, live_url=addresses.live_url, token=state.read_token())
+    files = MlflowFiles(addresses.mlflow_url, state / "models")
+
+    def read_rows(uri: str) -> Dataset:
+        if uri.startswith("journal:"):
+            return _read_inputs(uri, state / "journal", traffic=traffic, files=files, clock=clock)
+        if uri.startswith("runs:/"):
+            return _read_logged(lambda datasets: datasets.find(uri), addresses.mlflow_url)
+        return _read_rows(uri, Path(addresses.data_directory))
+
     return Services(
-        traffic=PlaneClient(page_url=addresses.page_url, live_url=addresses.live_url, token=state.read_token()),
+        traffic=traffic,
         registry=MlflowRegistry(addresses.mlflow_url),
         evidence=EvidenceFiles(state / "evidence", clock),
-        files=MlflowFiles(addresses.mlflow_url, state / "models"),
+        files=files,
         clock=clock,
         open_journal=lambda: _open_journal(state),
-        read_rows=lambda uri: _read_rows(uri, Path(addresses.data_directory)),
+        read_rows=read_rows,
+        read_training_rows=lambda name, version: _read_logged(lambda datasets: datasets.find_training(name, version), addresses.mlflow_url),
         load_model=cache(_load_model),
-        measure_drift=_measure_drift,
+        read_artifact=_read_artifact,
+        draw_drift=lambda release_id: partial(_draw_drift, state / "evidence" / f"{release_id}.drift.html"),
         open_sender=_open_sender,
+        start_trial=partial(trial_server, models_directory=state / "models", log_directory=state / "logs", clock=clock),
         page_url=addresses.page_url,
         allowed_profiles=tuple(addresses.profile_names),
     )
 
 
-def read_allowed_profile(name: str) -> LoadedProfile:
+def read_allowed_profile(name: str, state: StateDirectory | None = None) -> LoadedProfile:
     """
     A profile from the directory that the running stack was started with, whatever this process's environment says.
 
     Raises:
         StateError: no stack is up. PolicyError: there is no such profile, or it is wrong.
     """
-    return read_profile(name, Path(state_directory().read_addresses().profiles_directory))
+    return read_profile(name, Path((state or state_directory()).read_addresses().profiles_directory))
 
 
 def _open_journal(state: StateDirectory) -> Journal:
@@ -85,16 +114,39 @@ def _read_rows(uri: str, data_directory: Path) -> Dataset:
     return read_rows(uri, data_directory=data_directory)
 
 
+def _read_logged(find: "Callable[[MlflowDatasets], LoggedDataset]", mlflow_url: str) -> Dataset:
+    from interlock.adapters.datasets import read_logged_rows
+    from interlock.adapters.mlflow_datasets import MlflowDatasets
+
+    found = find(MlflowDatasets(mlflow_url))
+    return read_logged_rows(found.address, name=found.name)
+
+
+def _read_inputs(uri: str, journal: Path, *, traffic: PlaneClient, files: MlflowFiles, clock: SystemClock) -> Dataset:
+    """What users have sent lately. Columns and their types are the incumbent's: it is the incumbent that users talk to."""
+    from interlock.serving.input_rows import read_input_rows
+
+    serving = traffic.observe().incumbent
+    kinds = files.read_input_kinds(serving.version) if serving else {}
+    return read_input_rows(uri, directory=journal, now_at_seconds=clock.utc_now().timestamp(), kinds=kinds)
+
+
 def _load_model(directory: Path) -> Model:
     from interlock.adapters.pyfunc_models import load_model
 
     return load_model(directory)
 
 
-def _measure_drift(reference: "DataFrame", current: "DataFrame", *, columns: Sequence[str]) -> DriftReading:
-    from interlock.adapters.evidently_drift import measure_drift
+def _draw_drift(path: Path, reference: "DataFrame", current: "DataFrame", columns: "Sequence[NumberColumn | CategoryColumn]") -> None:
+    from interlock.adapters.evidently_drift import draw_page
 
-    return measure_drift(reference, current, columns=columns)
+    _write_whole(path, draw_page(reference, current, columns))
+
+
+def _read_artifact(directory: Path, *, hold: Callable[[], None]) -> "ArtifactReading":
+    from interlock.adapters.artifact.reading import read_artifact
+
+    return read_artifact(directory, hold=hold)
 
 
 def _open_sender(port: int) -> OpenSender:
@@ -165,59 +217,6 @@ def caretaker(state: StateDirectory) -> Caretaker:
         )
 
     return Caretaker(reconciler, intake)
-
-
-def this_process() -> ProcessMark:
-    """The process that asks, for the evidence of a release. What cannot be read stays empty, and nobody is called dead by it."""
-    found = _state_and_start(os.getpid())
-    return ProcessMark(socket.gethostname(), boot_id(), os.getpid(), found[1] if found else "", _pid_namespace())
-
-
-def is_alive(mark: ProcessMark) -> bool | None:
-    """
-    Whether that very process lives, stopped or not.
-
-    None when that cannot be seen from here: it is on another machine or in another container, or /proc could not be read just now.
-    """
-    namespace, boot = _pid_namespace(), boot_id()
-    if mark.host != socket.gethostname() or not mark.started or not boot or (mark.namespace and mark.namespace != namespace):
-        return None
-    if mark.boot != boot:
-        return False
-    found = _state_and_start(mark.pid)
-    return None if found is None else found[0] not in _GONE and found[1] == mark.started
-
-
-def is_running(run_id: str, pid: int) -> bool | None:
-    """Whether a process of this number lives that Prefect has started for this flow run; None when it may not be looked at."""
-    found = _state_and_start(pid)
-    if found is None or found[0] in _GONE:
-        return None if found is None else False
-    try:
-        return f"PREFECT__FLOW_RUN_ID={run_id}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    except OSError:
-        return None
-
-
-def _state_and_start(pid: int) -> tuple[str, str] | None:
-    """The kernel's letter for what a process does, and its start in clock ticks; both empty when it is gone, None when unknown."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return "", ""
-    except OSError:
-        return None
-    return fields[0], fields[19]
-
-
-def _pid_namespace() -> str:
-    """What process numbers count in here. Empty when it cannot be read."""
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
 
 
 def draw_e_values(release_id: str, ticks: Sequence[Mapping[str, Any]]) -> None:

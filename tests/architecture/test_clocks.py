@@ -14,6 +14,7 @@ ALLOWED = {
     "src/interlock/adapters/clock.py": "the one place that reads it for everybody else",
     "src/interlock/plane/fuse.py": "lines of its own log, for people",
     "src/interlock/plane/live.py": "the time shown on the live page, for people",
+    "src/interlock/serving/input_buffer.py": "when an input was received and written, for windows; age of what lies on disk",
     "src/interlock/serving/collector.py": "when a leg was received, for windows: a jump is noticed by control/counting.py; age of segments",
 }
 # `Clock.utc_now` is the same clock by another name.
@@ -26,6 +27,7 @@ MAY_ASK_THE_CLOCK = {
     "src/interlock/control/plane_rollback.py": "part of a record's name",
     "src/interlock/plane/fuse.py": "when it has blown, for the record",
     "src/interlock/ports.py": "declares it",
+    "src/interlock/wiring.py": "where the window of recent inputs begins, by the collector's clock",
     "tasks/conclusion.py": "part of a release's name",
 }
 

@@ -225,7 +225,7 @@ def _is_ready(admin: EnvoyAdmin) -> bool:
 
 
 def start_collector(port: int, directory: Path) -> subprocess.Popen[bytes]:
-    arguments = ["--port", str(port), "--directory", str(directory), "--segment-seconds", "0.1"]
+    arguments = ["--port", str(port), "--directory", str(directory), "--segment-seconds", "0.1", "--input-seconds", "0.1"]
     return subprocess.Popen([sys.executable, "-m", "interlock.serving.collector", *arguments])
 
 

@@ -1,5 +1,6 @@
 """Real MLflow model directories, whole and damaged."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -157,3 +158,95 @@ def test_a_damaged_directory_is_an_artifact_error_in_one_sentence(good: Path, tm
         load_model(directory)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda frame: frame["a"].to_numpy() * 2, id="numbers"),
+        pytest.param(lambda frame: frame["a"].to_numpy().astype(np.float32), id="numbers of single precision"),
+        pytest.param(lambda frame: np.column_stack([1 - frame["a"], frame["a"]]), id="a matrix"),
+        pytest.param(lambda frame: pd.DataFrame({"p": frame["a"], "label": ["late"] * len(frame)}), id="a frame"),
+        pytest.param(lambda frame: pd.Series(frame["a"] > 0.1), id="a series without a name"),
+        pytest.param(lambda frame: ["in time"] * len(frame), id="texts"),
+        pytest.param(lambda frame: [{"ids": [1, 2], "score": value} for value in frame["a"]], id="documents"),
+        pytest.param(lambda frame: [np.float64(value) for value in frame["a"]], id="numpy's numbers in a list"),
+        pytest.param(lambda frame: np.where(frame["a"] > 0.1, np.nan, 1.0), id="no numbers"),
+    ],
+)
+def test_offline_answers_are_what_the_model_server_puts_into_its_body(tmp_path: Path, answer: Callable[[pd.DataFrame], Any]) -> None:
+    from interlock.serving.scoring import JSON, load_scorer
+
+    directory = save(tmp_path / "model", answer)
+    served = load_scorer(directory).answer(json.dumps({"dataframe_split": FRAME.to_dict(orient="split", index=False)}).encode(), JSON)
+    offline = load_model(directory).answers(FRAME)
+    assert json.dumps(offline) == json.dumps(json.loads(served.body)["predictions"])
+    assert len(offline) == len(FRAME)
+
+
+def test_columns_of_lists_become_a_record_a_row(tmp_path: Path) -> None:
+    directory = save(tmp_path / "model", lambda frame: {"p": frame["a"].tolist(), "q": frame["b"].tolist()})
+    assert load_model(directory).answers(FRAME)[1] == {"p": 0.2, "q": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        pytest.param(lambda frame: frame["a"].to_numpy()[:-1], "gave 2 values for 3 rows", id="a row too few"),
+        pytest.param(lambda frame: {"p": 0.5}, "gave one dict for 3 rows", id="one record for all"),
+        pytest.param(lambda frame: "late", "gave one str for 3 rows", id="one text for all"),
+        pytest.param(lambda frame: [object()] * len(frame), "is no JSON", id="no JSON"),
+    ],
+)
+def test_answers_that_are_not_one_json_value_a_row_are_the_model_s_fault(tmp_path: Path, answer: Any, text: str) -> None:
+    with pytest.raises(ArtifactError, match=text):
+        load_model(save(tmp_path / "model", answer)).answers(FRAME)
+
+
+def save_with_code(directory: Path, value: float) -> Path:
+    """A version whose modules are called as every other version's, and one of which it imports only when it answers."""
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    code = directory / "code"
+    (code / "features").mkdir(parents=True)
+    (code / "features" / "__init__.py").write_text(f"VALUE = {value}\n")
+    (code / "features" / "late.py").write_text(f"VALUE = {value}\n")
+    (code / "bare").mkdir()
+    (code / "bare" / "part.py").write_text(f"VALUE = {value}\n")  # a package without an __init__
+    (code / "version_loader.py").write_text(
+        "import features as loaded\nfrom features import VALUE\n\n\nclass Model:\n    def predict(self, frame, params=None):\n"
+        "        import bare.part\n        import features\n        from features.late import VALUE as LATE\n"
+        "        assert features is loaded, 'what it keeps in its modules is lost'\n"
+        "        assert VALUE == LATE == features.VALUE == bare.part.VALUE, (VALUE, LATE, features.VALUE, bare.part.VALUE)\n"
+        "        return [LATE] * len(frame)\n\n\ndef _load_pyfunc(path):\n    return Model()\n"
+    )
+    signature = ModelSignature(Schema([ColSpec("double", "a"), ColSpec("double", "b")]), Schema([ColSpec("double")]))
+    mlflow.pyfunc.save_model(
+        str(directory / "saved"),
+        loader_module="version_loader",
+        code_paths=[str(code / "features"), str(code / "bare"), str(code / "version_loader.py")],
+        signature=signature,
+        pip_requirements=["mlflow"],
+    )
+    return directory / "saved"
+
+
+def test_two_versions_with_modules_of_one_name_answer_each_with_its_own_code(tmp_path: Path) -> None:
+    paths, modules = list(sys.path), set(sys.modules)
+    one, two = (load_model(save_with_code(tmp_path / name, value)) for name, value in (("incumbent", 0.9), ("candidate", 0.1)))
+    for _ in range(2):
+        assert one.answers(FRAME) == [0.9] * 3
+        assert two.answers(FRAME) == [0.1] * 3
+        assert two.predict(FRAME).tolist() == [0.1] * 3
+    assert sys.path == paths
+    assert not {"features", "features.late", "bare", "bare.part", "version_loader"} & (set(sys.modules) - modules)
+
+
+def test_a_version_that_cannot_be_loaded_leaves_no_code_to_the_next(tmp_path: Path) -> None:
+    broken = save_with_code(tmp_path / "broken", 0.9)
+    (broken / "code" / "version_loader.py").write_text("import features\nraise RuntimeError('no')\n")
+    with pytest.raises(ArtifactError, match="RuntimeError"):
+        load_model(broken)
+    assert load_model(save_with_code(tmp_path / "whole", 0.1)).answers(FRAME) == [0.1] * 3

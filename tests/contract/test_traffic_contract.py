@@ -20,7 +20,7 @@ import interlock.errors
 from interlock.adapters.fakes import FakeClock, FakeTraffic
 from interlock.adapters.plane_client import PlaneClient
 from interlock.errors import ConcurrencyError, ReleaseError, ServiceRefused, ServiceUnavailable
-from interlock.model.plane import CaptureCounts
+from interlock.model.plane import CaptureCounts, LiveTraffic
 from interlock.model.release import ModelVersion
 from interlock.plane.api import build_api
 from interlock.plane.live import LivePage
@@ -172,6 +172,8 @@ def test_a_whole_release_to_the_end(world: World, token: int) -> None:
     assert state.candidate is not None
     assert state.candidate.version == TWO
     assert state.candidate.ready
+    assert state.candidate.peak_resident_mib is not None
+    assert state.candidate.peak_resident_mib >= state.candidate.resident_mib
     assert traffic.probe(3) == {ONE.label: 3}
     assert weight(world, 10_000, token) == 10_000
     assert traffic.probe(3) == {TWO.label: 3}
@@ -287,7 +289,7 @@ def test_why_a_candidate_died_and_what_was_dropped_is_told(world: World, token: 
     assert world.traffic.candidate_failure() is None
     world.fail_candidate("it ended with exit code 3: no module lightgbm")
     assert world.traffic.candidate_failure() == "it ended with exit code 3: no module lightgbm"
-    assert world.traffic.capture_counts() == CaptureCounts(1, 2, 3)
+    assert world.traffic.capture_counts() == CaptureCounts(1, 2, 3, LiveTraffic(0, 0.0))
 
 
 def test_t20_a_deaf_plane_is_seen_in_what_it_does(world: World, token: int) -> None:
@@ -299,6 +301,19 @@ def test_t20_a_deaf_plane_is_seen_in_what_it_does(world: World, token: int) -> N
 
 
 # What only a plane behind HTTP can get wrong.
+
+
+def test_the_live_traffic_of_the_last_hour_goes_on_over_a_restart_of_envoy(served: ServedWorld) -> None:
+    admin = served.plane.admin
+    served.traffic.capture_counts()
+    for seconds, count in ((60.0, 603), (60.0, 7), (60.0, 8)):  # Envoy was restarted after the first minute
+        served.pass_seconds(seconds)
+        admin.counts = CaptureCounts(0, 0, count)
+        seen = served.traffic.capture_counts().last_hour
+    assert seen == LiveTraffic(608, 180.0)
+    served.pass_seconds(3600.0)
+    assert served.traffic.capture_counts().last_hour == LiveTraffic(0, 3600.0)
+
 
 CLASSES = [kind for kind in vars(interlock.errors).values() if isinstance(kind, type) and issubclass(kind, ReleaseError)]
 
@@ -377,6 +392,19 @@ def test_the_page_can_be_read_without_the_secret_and_shows_a_dead_plane_as_nothi
     assert httpx.get(f"{served.url}/releases/unknown/e-values.svg").status_code == 404
     assert httpx.get(f"{served.url}/releases/..%2F..%2Fetc%2Fpasswd/e-values.svg").status_code == 404
     assert httpx.get(f"{served.url}/api/restore").status_code == 405
+
+
+def test_the_page_about_the_drift_is_served_in_a_sandbox_without_origin_or_network(served: ServedWorld, tmp_path: Path) -> None:
+    (tmp_path / "evidence" / "late-2.drift.html").write_text("<!doctype html><script>fetch('/api/state')</script>", encoding="utf-8")
+    answer = httpx.get(f"{served.url}/releases/late-2/drift.html")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    policy = {part.split()[0]: part.split()[1:] for part in answer.headers["content-security-policy"].split("; ")}
+    assert policy["sandbox"] == ["allow-scripts"]
+    assert policy["default-src"] == ["'none'"]
+    assert "connect-src" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    for release_id in ("unknown", "..%2Fsecret", ".late-2"):
+        assert httpx.get(f"{served.url}/releases/{release_id}/drift.html").status_code == 404, release_id
 
 
 def test_a_report_is_served_so_that_nothing_in_it_runs_and_no_other_file_is(served: ServedWorld, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from interlock import cli
 from interlock.adapters.evidence_files import EvidenceFiles
 from interlock.adapters.fakes import FakeClock
 from interlock.plane.state_directory import StackAddresses, StateDirectory
-from tests.worlds import PROFILES
+from tests.worlds import PROFILES, World, read_test_profile
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -121,6 +122,28 @@ def test_a_state_directory_that_cannot_be_one_stops_the_start(run: Run, tmp_path
 @pytest.mark.parametrize("command", [("rollback",), ("adopt", "late", "1")], ids=["rollback", "adopt"])
 def test_without_a_stack_there_is_nothing_to_talk_to(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
     one_sentence(run(*command, "--state", tmp_path), 2, "no stack is up", "interlock up")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        pytest.param(lambda answers: answers, 0, ("PASS", "late/2 serves all requests"), id="a good one serves"),
+        pytest.param(lambda answers: 1 - answers, 1, ("FAIL", "roc_auc"), id="a bad one is refused with the whole list"),
+    ],
+)
+def test_t37_adopting_prints_every_gate(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: Callable[[Any], Any], code: int, words: tuple[str, ...]
+) -> None:
+    world = World()
+    world.traffic.incumbent = None
+    world.models["2"].change = change
+    monkeypatch.setattr("interlock.wiring.open_services", lambda state: world.services())
+    monkeypatch.setattr("interlock.wiring.read_allowed_profile", lambda name, state: read_test_profile(name))
+    found, out, err = run("adopt", "late", "2", "--state", tmp_path)
+    assert found == code, err
+    assert all(word in out for word in (*words, "artifact", "bootstrap", "drift", "parity", "latency")), out
+    assert (world.traffic.incumbent is None) == bool(code)
+    assert ("late/2 was not adopted" in err) == bool(code)
 
 
 def test_a_stack_that_was_killed_is_one_that_does_not_answer(run: Run, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The demonstration's data: complete, in time order, the same every time, and nothing in a row that was not known an hour before."""
 
+import hashlib
 import importlib.metadata
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def test_training_ends_before_evaluation_and_evaluation_before_live(data: Flight
 
 def test_the_profile_names_columns_and_files_that_exist(data: FlightsData) -> None:
     gates = read_profile("demo").profile.gates
-    assert set(gates.drift.columns) <= set(FEATURES)
+    assert {column.name for column in gates.drift.columns} <= set(FEATURES)
+    evaluated = hashlib.sha256((data.directory.parent / gates.evaluation.data).read_bytes()).hexdigest()
+    assert evaluated == gates.evaluation.data_sha256, "the same rows, byte for byte, on every machine"
     assert gates.evaluation.label_column == LABEL
     for file in (gates.evaluation.data, gates.drift.reference, gates.drift.current):
         assert (data.directory.parent / file).is_file()

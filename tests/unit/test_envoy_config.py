@@ -76,24 +76,58 @@ def test_only_what_differs_is_written_again(tmp_path: Path) -> None:
 
 
 def test_by_default_every_request_takes_the_quiet_route_to_the_incumbent() -> None:
-    ready, *quiet = routes("live")[:3]
+    ready, inputs, *quiet = routes("live")[:4]
     assert (ready["match"], ready["direct_response"]) == ({"path": "/.interlock/ready"}, {"status": 200})
     for route in quiet:
         assert route["match"]["runtime_fraction"]["default_value"] == {"numerator": 10_000, "denominator": "TEN_THOUSAND"}
         assert route["route"]["cluster"] == "incumbent"
         assert "request_mirror_policies" not in route["route"]
     assert [route["match"].get("prefix") for route in quiet] == [None, "/"], "predictions first, so that they are counted; then the rest"
-    others = [route["match"]["runtime_fraction"] for route in routes("live")[3:] if "runtime_fraction" in route["match"]]
+    assert (inputs["route"]["cluster"], inputs["match"]["path"]) == ("incumbent", "/invocations")
+    others = [route["match"]["runtime_fraction"] for route in routes("live")[4:] if "runtime_fraction" in route["match"]]
     assert {at["default_value"]["numerator"] for at in others} == {0}
 
 
 def test_only_posted_invocations_are_mirrored_and_captured() -> None:
     mirrored = [route for route in routes("live") if "request_mirror_policies" in route.get("route", {})]
     captured = [route for route in routes("live") if not route["typed_per_filter_config"]]
-    assert mirrored == captured
+    assert captured[1:] == mirrored, "the first one keeps inputs only"
     assert [route["match"]["path"] for route in mirrored] == ["/invocations"] * 2
     assert [route["route"]["cluster"] for route in mirrored] == ["candidate", "incumbent"]
     assert [route["route"]["request_mirror_policies"][0]["cluster"] for route in mirrored] == ["mirror_to_incumbent", "mirror_to_candidate"]
+
+
+@pytest.mark.parametrize("share_bps", [0, 250, 10_000])
+def test_inputs_are_kept_by_a_share_of_the_quiet_predictions_and_nothing_else_is_told_about_them(share_bps: int) -> None:
+    settings = replace(SETTINGS, input_share_bps=share_bps)
+    (host,) = build_listeners(settings)[0]["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+    _, inputs, quiet, *_ = host["routes"]
+    assert inputs["match"]["runtime_fraction"] == {
+        "default_value": {"numerator": share_bps, "denominator": "TEN_THOUSAND"},
+        "runtime_key": "interlock.inputs",
+    }
+    assert (inputs["route"], inputs["stat_prefix"]) == (quiet["route"], quiet["stat_prefix"]), "for users, the same"
+    assert inputs["response_headers_to_add"] == quiet["response_headers_to_add"]
+
+
+@pytest.mark.parametrize("share_bps", [-1, 10_001])
+def test_a_share_of_inputs_that_is_none_is_refused(share_bps: int) -> None:
+    with pytest.raises(ValueError, match=str(share_bps)):
+        replace(SETTINGS, input_share_bps=share_bps)
+
+
+def test_while_legs_are_captured_no_input_is_kept_twice() -> None:
+    asked: list[httpx.QueryParams] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params)
+        return httpx.Response(200)
+
+    admin = EnvoyAdmin("http://envoy")
+    admin._client = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://envoy")
+    admin.set_split(0, mirror=True, quiet=False)
+    admin.set_split(0, mirror=False, quiet=True)
+    assert [params["interlock.inputs"] for params in asked] == ['{"numerator":0,"denominator":"TEN_THOUSAND"}', ""]
 
 
 def test_shadows_never_retry_and_end_at_the_candidates_deadline() -> None:

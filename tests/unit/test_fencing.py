@@ -105,10 +105,10 @@ def test_an_adoption_has_a_token_of_its_own_above_all_others() -> None:
     world = World()
     world.registry.claim("late", token=7)
     world.traffic.incumbent = None
-    adopt_incumbent(world.services(), "late", "2", server="interlock", thread_count=1)
+    adopt_incumbent(world.services(), read_test_profile(), "late", "2", server="interlock", thread_count=1)
     assert (world.traffic.token, world.registry.read_token("late"), world.traffic.release_id) == (8, 8, None)
     assert world.registry.champions["late"] == "2"
-    adopt_incumbent(world.services(), "late", "2", server="interlock", thread_count=1)
+    adopt_incumbent(world.services(), read_test_profile(), "late", "2", server="interlock", thread_count=1)
     assert world.registry.read_token("late") == 9
 
 
@@ -116,8 +116,9 @@ def test_an_adoption_of_a_model_with_a_blank_in_its_name_is_recorded(tmp_path: P
     world = World()
     world.registry.add("late flights", "1")
     world.traffic.incumbent = None
+    world.artifact = replace(world.artifact, digest=INCUMBENT.digest)
     services = replace(world.services(), evidence=EvidenceFiles(tmp_path, world.clock))
-    adopt_incumbent(services, "late flights", "1", server="interlock", thread_count=1)
+    adopt_incumbent(services, read_test_profile(), "late flights", "1", server="interlock", thread_count=1)
     assert services.evidence.list_releases() == ["adoption-late-flights-1"]
 
 
@@ -125,7 +126,7 @@ def test_an_adoption_while_a_release_holds_the_plane_is_refused_and_changes_noth
     world = World()
     world.session()
     with pytest.raises(ConcurrencyError):
-        adopt_incumbent(world.services(), "late", "1", server="interlock", thread_count=1)
+        adopt_incumbent(world.services(), read_test_profile(), "late", "1", server="interlock", thread_count=1)
     assert world.traffic.release_id == "late-2"
 
 

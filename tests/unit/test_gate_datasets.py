@@ -1,14 +1,17 @@
 """Rows come from exactly the bytes whose digest is recorded, or not at all."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 
-from interlock.adapters.datasets import read_rows
+from interlock.adapters import datasets
+from interlock.adapters.datasets import read_logged_rows, read_rows
 from interlock.errors import EvidenceError, NoSamples, PolicyError, ReleaseError, ServiceRefused, ServiceUnavailable
 
 FRAME = pd.DataFrame({"hour": [1, 2, 3], "late": [0, 1, 0]})
@@ -159,3 +162,115 @@ def test_what_s3_raises_is_named_by_who_must_act(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(error) as caught:
         read_from(monkeypatch, make())
     assert "AKIA" not in str(caught.value)
+
+
+def test_rows_of_a_logged_dataset_are_read_from_where_its_source_is(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
+    content = (data / "rows.parquet").read_bytes()
+    path = data / "rows.parquet"
+    for address in (str(path), path.as_uri(), path.as_uri().replace("rows", "ro%77s")):
+        read = read_logged_rows(address, name="runs:/1/flights")
+        assert read.digest == hashlib.sha256(content).hexdigest()
+        assert read.source.startswith("runs:/1/flights (")
+    import boto3
+
+    monkeypatch.setattr(boto3, "client", lambda *_, **__: FakeS3(content))
+    pd.testing.assert_frame_equal(read_logged_rows("s3://bucket/deep/rows.parquet", name="x").frame, FRAME)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        pytest.param("rows.parquet", id="a path from somebody else's working directory"),
+        pytest.param("dbfs:/rows.parquet", id="a kind of address that we do not read"),
+        pytest.param("/data/rows.pickle", id="a pickle"),
+        pytest.param("https://example.org/rows", id="a web address without a suffix"),
+        pytest.param("/data/absent.csv", id="no such file"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_refused_and_not_called_a_wrong_profile(address: str) -> None:
+    with pytest.raises(ServiceRefused):
+        read_logged_rows(address, name="runs:/1/flights")
+
+
+def over_web(monkeypatch: pytest.MonkeyPatch, answer: Any, *, headers: dict[str, str] | None = None) -> None:
+    def handle(_: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        status, content = answer
+        return httpx.Response(status, content=content, headers=headers, request=request)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", handle)
+
+
+def test_rows_are_read_from_a_web_address_whose_key_is_not_shown(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
+    over_web(monkeypatch, (200, (data / "rows.csv").read_bytes()))
+    read = read_logged_rows("https://example.org/rows.csv?key=abc", name="runs:/1/flights")
+    pd.testing.assert_frame_equal(read.frame, FRAME)
+    assert "abc" not in read.source
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        pytest.param((404, b"<html>"), ServiceRefused, id="not found"),
+        pytest.param((503, b"<html>"), ServiceUnavailable, id="unavailable"),
+        pytest.param((200, b""), NoSamples, id="an empty body"),
+        pytest.param((200, b"a,b\n"), NoSamples, id="a header without rows"),
+        pytest.param(httpx.ConnectError("abc"), ServiceUnavailable, id="no connection"),
+    ],
+)
+def test_what_the_web_answers_is_named_by_who_must_act(monkeypatch: pytest.MonkeyPatch, answer: Any, error: type[ReleaseError]) -> None:
+    over_web(monkeypatch, answer)
+    with pytest.raises(error) as caught:
+        read_logged_rows("https://example.org/rows.csv?key=abc", name="runs:/1/flights")
+    assert "abc" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("start", "to"),
+    [
+        pytest.param("https", "http://example.org/rows.csv?key=abc", id="https to http"),
+        pytest.param("https", "ftp://example.org/rows.csv?key=abc", id="https to ftp"),
+        pytest.param("http", "file:///etc/rows.csv?key=abc", id="http to a file"),
+        pytest.param("https", "https://example.org/rows.csv?key=abc", id="to itself, without end"),
+    ],
+)
+def test_a_redirect_that_leads_nowhere_good_is_refused(monkeypatch: pytest.MonkeyPatch, start: str, to: str) -> None:
+    over_web(monkeypatch, (302, b""), headers={"location": to})
+    with pytest.raises(ServiceRefused, match="redirects") as caught:
+        read_logged_rows(f"{start}://example.org/rows.csv", name="runs:/1/flights")
+    assert "abc" not in str(caught.value)
+
+
+def test_a_redirect_from_http_to_https_is_followed(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
+    def handle(_: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        if request.url.scheme == "http":
+            return httpx.Response(301, headers={"location": "https://example.org/rows.csv"}, request=request)
+        return httpx.Response(200, content=(data / "rows.csv").read_bytes(), request=request)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", handle)
+    pd.testing.assert_frame_equal(read_logged_rows("http://example.org/rows.csv", name="x").frame, FRAME)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        pytest.param("WEB_MAX_BYTES", 10, ServiceRefused, "more than 10 bytes", id="too large"),
+        pytest.param("WEB_DEADLINE_SECONDS", -1.0, ServiceUnavailable, "was not read within", id="too slow"),
+    ],
+)
+def test_a_file_of_the_web_without_end_is_not_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: float, error: type[ReleaseError], message: str
+) -> None:
+    given: list[int] = []
+
+    def drip() -> Iterator[bytes]:
+        for index in range(1000):
+            given.append(index)
+            yield b"a,b\n1,2\n" * 10
+
+    over_web(monkeypatch, (200, drip()))
+    monkeypatch.setattr(datasets, name, value)
+    with pytest.raises(error, match=message):
+        read_logged_rows("https://example.org/rows.csv", name="runs:/1/flights")
+    assert len(given) == 1

@@ -60,12 +60,21 @@ def has_ended(process: psutil.Process) -> bool:
 def test_stop_ends_what_the_child_started(start: Callable[..., ManagedProcess], tmp_path: Path) -> None:
     child = start(PARENT.format(then="time.sleep(600)"), str(tmp_path / "pid"), SLEEPER)
     below = grandchild(tmp_path / "pid")
-    assert child.resident_mib() > 0
+    assert child.peak_resident_mib() >= child.resident_mib() > 0
     assert len(family(child.pid)) == 2
     child.stop(grace_seconds=5)
     child.stop(grace_seconds=5)
     assert not child.is_running
     assert has_ended(below)
+
+
+def test_the_peak_remembers_what_was_given_back(start: Callable[..., ManagedProcess], tmp_path: Path) -> None:
+    child = start(
+        "import pathlib, sys, time\nheld = bytearray(64 * 2**20)\ndel held\npathlib.Path(sys.argv[1]).touch()\ntime.sleep(600)",
+        str(tmp_path / "given back"),
+    )
+    eventually(lambda: (tmp_path / "given back").exists())
+    assert child.peak_resident_mib() - child.resident_mib() > 50
 
 
 @pytest.mark.parametrize(
@@ -127,7 +136,7 @@ def test_what_runs_or_was_never_started_is_not_restarted(start: Callable[..., Ma
     assert not start(SLEEPER).restart_if_dead()
     never = ManagedProcess("never", ["true"], log_directory=tmp_path)
     assert not never.restart_if_dead()
-    assert (never.pid, never.exit_code, never.is_running, never.resident_mib()) == (0, None, False, 0.0)
+    assert (never.pid, never.exit_code, never.is_running, never.resident_mib(), never.peak_resident_mib()) == (0, None, False, 0.0, 0.0)
     never.stop(grace_seconds=1)
 
 

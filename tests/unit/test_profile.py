@@ -14,6 +14,7 @@ from interlock.profile.reader import list_profiles, parse_profile, profiles_dire
 from tests.worlds import PROFILES
 
 GOOD = (PROFILES / "short.yaml").read_text(encoding="utf-8")
+COLUMN = next(line for line in GOOD.splitlines(keepends=True) if "{name: x, kind: number" in line)
 
 
 def refusal(text: str) -> str:
@@ -60,9 +61,21 @@ def test_a_good_profile_is_read_with_the_digest_of_its_text() -> None:
         pytest.param("thread_count: 1", "thread_count: 010", ["thread_count"], id="an octal number"),
         pytest.param("thread_count: 1", "thread_count: 1.0", ["thread_count"], id="a count with a fraction"),
         pytest.param("thread_count: 1", f"thread_count: {'9' * 5000}", ["p.yaml"], id="a number of five thousand digits"),
-        pytest.param("better: higher", "better: smaller", ["better", "smaller"], id="a direction misspelt"),
-        pytest.param("better: higher", "better: lower", ["roc_auc", "higher"], id="a direction that does not fit the metric"),
-        pytest.param("name: roc_auc", "name: auc", ["auc"], id="an unknown metric"),
+        pytest.param(
+            "name: roc_auc, better: higher, limit: 0.6, max",
+            "name: roc_auc, better: smaller, limit: 0.6, max",
+            ["better", "smaller"],
+            id="a direction misspelt",
+        ),
+        pytest.param(
+            "name: roc_auc, better: higher, limit: 0.6, max",
+            "name: roc_auc, better: lower, limit: 0.6, max",
+            ["roc_auc", "higher"],
+            id="a direction that does not fit the metric",
+        ),
+        pytest.param(
+            "name: roc_auc, better: higher, limit: 0.6, max", "name: auc, better: higher, limit: 0.6, max", ["auc"], id="an unknown metric"
+        ),
         pytest.param("weight_bps: 5000", "weight_bps: 1000", ["climb", "[1000, 1000]"], id="weights that do not climb"),
         pytest.param("weight_bps: 5000", "weight_bps: 500", ["climb", "[1000, 500]"], id="weights that fall"),
         pytest.param("weight_bps: 5000", "weight_bps: 10000", ["weight_bps", "10000"], id="all traffic is no step"),
@@ -82,9 +95,18 @@ def test_a_good_profile_is_read_with_the_digest_of_its_text() -> None:
         ),
         pytest.param("bias: null", "bias: {tolerance: 0.1, weight: 0.1}", ["weights"], id="a bias on top of all weights"),
         pytest.param("unit: request", "unit: customer", ["unit", "customer"], id="an unknown unit"),
-        pytest.param("columns: [x]", "columns: [x, x]", ["x"], id="a column named twice"),
-        pytest.param("columns: [x]", "columns: []", ["columns"], id="no column"),
-        pytest.param("max_row_count: 1000", "max_row_count: 10", ["max_row_count"], id="a drift gate no data could satisfy"),
+        pytest.param(COLUMN, COLUMN * 2, ["column x", "more than once"], id="a column named twice"),
+        pytest.param(f"columns:\n{COLUMN}", "columns: []\n", ["columns"], id="no column"),
+        pytest.param(
+            "drift_distance: 0.5", "drift_distance: 3.0", ["column x", "max_distance 2", "drift_distance 3"], id="inverted distances"
+        ),
+        pytest.param("maximum: 1.0", "maximum: 0.0", ["column x", "minimum 0", "maximum 0"], id="a range of nothing"),
+        pytest.param("method: wasserstein, drift", "method: ks, drift", ["method"], id="a p-value is no distance"),
+        pytest.param("sample_row_count: 1000", "sample_row_count: 10", ["sample_row_count 10"], id="a drift gate no data could satisfy"),
+        pytest.param('data_sha256: "55', 'data_sha256: "xx', ["data_sha256"], id="a digest that is none"),
+        pytest.param("batch_row_count: 10", "batch_row_count: 30", ["batch_row_count 30"], id="rows that always meet the same others"),
+        pytest.param("name: calibration_error", "name: brier", ["calibration_error"], id="probabilities whose calibration nobody limits"),
+        pytest.param("max_code_severity: low", "max_code_severity: high", ["max_code_severity"], id="code that may do anything"),
         pytest.param("schema_version: release-profile/v1", "schema_version: release-profile/v2", ["schema_version"], id="another schema"),
         pytest.param("name: short", "name: ../x", ["name"], id="a name that is a path"),
         pytest.param("alpha: 0.01", "alpha: 0.01\n  alhpa: 0.02", ["judge.alhpa"], id="an unknown key is named"),
@@ -105,6 +127,8 @@ def test_a_good_profile_is_read_with_the_digest_of_its_text() -> None:
         pytest.param("resident_mib: 2048.0", "resident_mib: .inf", ["limits.resident_mib", "finite"], id="memory without a limit"),
         pytest.param("min_sample_count: 50      ", "min_sample_count: 0", ["limits.min_sample_count"], id="a limit broken by no answer"),
         pytest.param("  p99_ms: 1900.0 ", "  # p99_ms: 1900.0 ", ["limits.p99_ms", "required"], id="a limit left out"),
+        pytest.param("request_count: 370", "request_count: 367", ["gates.latency", "367", "368"], id="too few requests for a p99"),
+        pytest.param("beta: 0.05", "beta: 0.01", ["gates.latency", "0.01", "528"], id="too few requests for a smaller error"),
         pytest.param("recovery_time_objective_seconds: 300.0", "recovery_time_objective_seconds: 301", ["300"], id="an objective too long"),
         pytest.param("\nrecovery_time_objective_seconds: 300.0", "", ["recovery_time_objective_seconds"], id="no objective at all"),
     ],

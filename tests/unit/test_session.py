@@ -7,7 +7,7 @@ import pytest
 
 from interlock.control.session import new_release_id, open_session
 from interlock.errors import PolicyError, ServiceUnavailable
-from interlock.model.plane import CaptureCounts
+from interlock.model.plane import PlaneState
 from interlock.model.release import ModelVersion
 from tests.worlds import World, read_test_profile
 
@@ -28,16 +28,16 @@ def test_two_releases_of_one_version_in_one_second_have_two_ids() -> None:
 
 def test_a_plane_that_hiccups_while_a_release_opens_is_not_left_reserved() -> None:
     world = World()
-    services, real = world.services(), world.traffic.capture_counts
+    services, real = world.services(), world.traffic.observe
 
-    def hiccup() -> CaptureCounts:
+    def hiccup() -> PlaneState:
         raise ServiceUnavailable("the plane does not answer")
 
-    world.traffic.capture_counts = hiccup  # type: ignore[method-assign]
+    world.traffic.observe = hiccup  # type: ignore[method-assign]
     with pytest.raises(ServiceUnavailable):
         open_session(services, read_test_profile(), model_name="late", version="2")
     assert world.traffic.release_id is None
-    world.traffic.capture_counts = real  # type: ignore[method-assign]
+    world.traffic.observe = real  # type: ignore[method-assign]
     began = world.clock.monotonic()
     assert open_session(services, read_test_profile(), model_name="late", version="2").release.token == 1
     assert world.clock.monotonic() - began < 1, "nobody was waited for"

@@ -39,7 +39,7 @@ class AnsweringPart(Part):
 
 
 def idle(name: str) -> Callable[[StateDirectory, Ports], Part]:
-    return lambda state, ports: AnsweringPart(name, ManagedProcess(name, SLEEPER, log_directory=state / "logs"), "")
+    return lambda state, ports, **_: AnsweringPart(name, ManagedProcess(name, SLEEPER, log_directory=state / "logs"), "")
 
 
 class NotedServers(FakeServers):

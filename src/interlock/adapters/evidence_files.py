@@ -13,6 +13,8 @@ from interlock.errors import EvidenceError, ServiceUnavailable
 from interlock.model.release import RELEASE_ID
 from interlock.ports import Clock
 
+TAIL_BYTES = 16_384  # read at a time from the end of a file: an ending and what stands around it
+
 
 class EvidenceFiles:
     """Records of releases; a record is {seq, at, kind, ...payload}, `seq` counting from 0 without a gap."""
@@ -57,18 +59,25 @@ class EvidenceFiles:
             EvidenceError: a record is not JSON or the numbering has a gap.
         """
         path = self._path(release_id)
-        records: list[Mapping[str, Any]] = []
-        for number, line in enumerate(_read_bytes(path).split(b"\n")[:-1]):
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise EvidenceError(f"{path}, record {number} is not readable: the evidence was cut or changed") from error
-            if not isinstance(record, dict):
-                raise EvidenceError(f"{path}, record {number} is no record: the evidence was cut or changed")
-            if record.get("seq") != number:
-                raise EvidenceError(f"{path}, record {number} is numbered {record.get('seq')}: the evidence was cut or changed")
-            records.append(record)
-        return records
+        return [_numbered(path, line, number) for number, line in enumerate(_read_bytes(path).split(b"\n")[:-1])]
+
+    def read_ends(self, release_id: str, *, last_count: int) -> Sequence[Mapping[str, Any]]:
+        """
+        The first record, and of the others at most the last `last_count`, oldest first, without reading what lies between.
+
+        Raises:
+            ServiceUnavailable: the file cannot be read.
+            EvidenceError: one of these is not JSON, or they are not numbered one after the other, the first with 0.
+        """
+        path = self._path(release_id)
+        first_line, last_lines = _read_end_lines(path, last_count)
+        if not first_line:
+            return []
+        last = [_record(path, line, "near the end") for line in last_lines]
+        begin = last[0].get("seq") if last else 0
+        if last and not (isinstance(begin, int) and begin >= 1):
+            raise EvidenceError(f"{path} has a record numbered {begin} near its end: the evidence was cut or changed")
+        return [_numbered(path, first_line, 0), *(_numbered(path, line, int(begin or 0) + n) for n, line in enumerate(last_lines))]
 
     def list_releases(self) -> Sequence[str]:
         """Release ids, oldest first."""
@@ -91,6 +100,43 @@ class EvidenceFiles:
         if not RELEASE_ID.fullmatch(release_id):
             raise EvidenceError(f"{release_id!r} is no release id: use letters, digits, dot, dash and underscore")
         return self._directory / f"{release_id}.jsonl"
+
+
+def _record(path: Path, line: bytes, place: str) -> Mapping[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise EvidenceError(f"{path}, record {place} is not readable: the evidence was cut or changed") from error
+    if not isinstance(record, dict):
+        raise EvidenceError(f"{path}, record {place} is no record: the evidence was cut or changed")
+    return record
+
+
+def _numbered(path: Path, line: bytes, number: int) -> Mapping[str, Any]:
+    record = _record(path, line, str(number))
+    if record.get("seq") != number:
+        raise EvidenceError(f"{path}, record {number} is numbered {record.get('seq')}: the evidence was cut or changed")
+    return record
+
+
+def _read_end_lines(path: Path, last_count: int) -> tuple[bytes, list[bytes]]:
+    """The first line, empty when there is none, and of the others the last ones. A record that was never finished is none."""
+    try:
+        with path.open("rb") as file:
+            first = file.readline()
+            begin = file.tell()
+            size, taken_bytes, lines = file.seek(0, os.SEEK_END), TAIL_BYTES, list[bytes]()
+            while True:
+                start = max(begin, size - taken_bytes)
+                file.seek(start)
+                lines = file.read(size - start).split(b"\n")[:-1]
+                if start == begin or len(lines) > last_count:  # unless all were read, the first of them may be half a line
+                    return (first if first.endswith(b"\n") else b""), lines[-last_count:]
+                taken_bytes *= 4
+    except FileNotFoundError:
+        return b"", []
+    except OSError as error:
+        raise ServiceUnavailable(f"{path} cannot be read ({error.strerror})") from error
 
 
 def _line(record: Mapping[str, Any], what: str) -> bytes:

@@ -6,6 +6,7 @@ Nothing here sleeps: FakeClock moves when somebody waits.
 
 import itertools
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -19,20 +20,24 @@ from interlock.model.release import ModelVersion
 from interlock.ports import FlowRun
 
 LONGEST_LEASE_SECONDS = 120.0
-INCUMBENT_PORT, CANDIDATE_PORT = 1, 2
+INCUMBENT_PORT, CANDIDATE_PORT, SPARE_PORT = 1, 2, 3
 
 
 class FakeClock:
-    """Time that moves only when somebody sleeps. `on_sleep` lets a test make the world go on meanwhile."""
+    """
+    Time that moves only when somebody sleeps. `on_sleep` lets a test make the world go on meanwhile.
+    Another thread than the one that made the clock sleeps for itself alone.
+    """
 
     def __init__(self) -> None:
         self.seconds = 1000.0
+        self._thread, self._own = threading.get_ident(), threading.local()
         self.jumped_seconds = 0.0  # of the wall clock alone
         self.on_sleep: Callable[[float], None] = lambda _: None
 
     def monotonic(self) -> float:
         """Seconds slept so far, from 1000."""
-        return self.seconds
+        return self.seconds + float(getattr(self._own, "seconds", 0.0))
 
     def utc_now(self) -> datetime:
         """The same as a moment of 2026, plus what a test lets the wall clock jump."""
@@ -40,6 +45,9 @@ class FakeClock:
 
     def sleep(self, seconds: float) -> None:
         """Move on."""
+        if threading.get_ident() != self._thread:
+            self._own.seconds = getattr(self._own, "seconds", 0.0) + seconds
+            return
         self.seconds += seconds
         self.on_sleep(seconds)
 
@@ -49,7 +57,7 @@ class FakeTraffic:
     A plane that does at once what it is asked, with the real one's rules about tokens and leases.
 
     Faults for tests: `deaf` (says yes, changes nothing), `down` (does not answer), `candidate_ready`, `incumbent_ready`,
-    `incumbent_pid`, `dead_reason`. `calls` is what was asked, in order.
+    `incumbent_pid`, `spare_ready`, `dead_reason`. `calls` is what was asked, in order.
     """
 
     def __init__(self, clock: FakeClock, incumbent: ModelVersion | None) -> None:
@@ -62,7 +70,7 @@ class FakeTraffic:
         self.lease_ends_at: float | None = None
         self.restore_reason: str | None = None
         self.deaf = self.down = False
-        self.candidate_ready = self.incumbent_ready = True
+        self.candidate_ready = self.incumbent_ready = self.spare_ready = True
         self.incumbent_pid = 1
         self.dead_reason: str | None = None
         self.counts = CaptureCounts(0, 0, 0)
@@ -75,7 +83,8 @@ class FakeTraffic:
         incumbent = _server(self.incumbent, port=INCUMBENT_PORT, ready=self.incumbent_ready, pid=self.incumbent_pid)
         candidate = _server(self.candidate, port=CANDIDATE_PORT, ready=self.candidate_ready)
         held = (self.weight_bps, self.mirroring, self.release_id, self.token, remaining)
-        return PlaneState(incumbent, candidate, *held, last_restore_reason=self.restore_reason)
+        spare = _server(self.incumbent, port=SPARE_PORT, ready=self.spare_ready, pid=3)
+        return PlaneState(incumbent, candidate, *held, spare=spare, last_restore_reason=self.restore_reason)
 
     def adopt(self, version: ModelVersion, *, server: str, thread_count: int) -> PlaneState:
         """The first incumbent."""
@@ -222,6 +231,11 @@ class FakeEvidence:
         """All records of one release."""
         return list(self.records.get(release_id, []))
 
+    def read_ends(self, release_id: str, *, last_count: int) -> Sequence[Mapping[str, Any]]:
+        """The first record and the last ones."""
+        records = self.read(release_id)
+        return [*records[:1], *records[1:][-last_count:]]
+
     def list_releases(self) -> Sequence[str]:
         """Release ids, oldest first."""
         return list(self.records)
@@ -281,4 +295,6 @@ class FakeJournal:
 
 
 def _server(version: ModelVersion | None, *, port: int, ready: bool, pid: int = 1) -> ServerState | None:
-    return None if version is None else ServerState(version, pid=pid, port=port, ready=ready, resident_mib=200.0, restart_count=0)
+    if version is None:
+        return None
+    return ServerState(version, pid=pid, port=port, ready=ready, resident_mib=200.0, restart_count=0, peak_resident_mib=210.0)

@@ -1,11 +1,12 @@
 """Model files fetched from MLflow, kept in a directory named by their digest."""
 
 import errno
+import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,15 @@ class MlflowFiles:
             raise ArtifactError(f"the local copy of {pinned.label} in {target} was changed since it was fetched: delete that directory")
         return pinned, target
 
+    def read_digest(self, version: ModelVersion, *, between: Callable[[], None]) -> str:
+        """
+        The digest of a fetched version's files as they are now. Nothing is cached: times of files can be set by whoever changes them.
+
+        Raises:
+            ArtifactError: they cannot be read.
+        """
+        return artifact_digest(self.directory(version), between=between)
+
     def directory(self, version: ModelVersion) -> Path:
         """Where a fetched version lies."""
         return self._models / version.digest.removeprefix("sha256:")
@@ -72,6 +82,20 @@ class MlflowFiles:
         except Exception as error:  # MLflow's parser raises whatever it meets, and each means the same
             why = f"{type(error).__name__}: {_first_sentence(error)}"
             raise ArtifactError(f"the outputs in the signature of {version.label} cannot be read ({why}): log the model again") from error
+
+    def read_input_kinds(self, version: ModelVersion) -> dict[str, str]:
+        """
+        The columns that a fetched version wants by its signature and MLflow's word for the type of each, in its order; empty without names.
+
+        Raises:
+            ArtifactError: there is no MLmodel, no signature, or it cannot be read.
+        """
+        signature = _require_signature(self.directory(version), version.label)
+        try:
+            specs = [(spec.get("name"), str(spec.get("type"))) for spec in json.loads(signature["inputs"])]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ArtifactError(f"the inputs in the signature of {version.label} cannot be read: log the model again") from error
+        return {str(name): kind for name, kind in specs} if all(name is not None for name, _ in specs) else {}
 
     def _download(self, name: str, version: str, scratch: Path) -> Path:
         os.environ.setdefault("DO_NOT_TRACK", "true")

@@ -10,7 +10,7 @@ import httpx
 import interlock.errors
 from interlock.adapters.http_service import HttpService
 from interlock.errors import ReleaseError, ServiceRefused
-from interlock.model.plane import CandidateLimits, CaptureCounts, PlaneState, ServerState
+from interlock.model.plane import CandidateLimits, CaptureCounts, LiveTraffic, PlaneState, ServerState
 from interlock.model.release import ModelVersion
 
 
@@ -95,8 +95,9 @@ class PlaneClient:
         return served
 
     def capture_counts(self) -> CaptureCounts:
-        """What mirroring and capture have dropped so far."""
-        return CaptureCounts(**self._api.get("/api/capture-counts"))
+        """What mirroring and capture have dropped so far, and the live traffic of the last hour."""
+        body = self._api.get("/api/capture-counts")
+        return CaptureCounts(**{**body, "last_hour": LiveTraffic(**body["last_hour"])})
 
 
 def _server(body: Mapping[str, Any] | None) -> ServerState | None:

@@ -7,6 +7,7 @@ from interlock.control.counting import PairCounter
 from interlock.control.policy import judge_policy
 from interlock.control.resume import INCUMBENT, NO_EVIDENCE, TRAFFIC
 from interlock.control.session import ReleaseSession
+from interlock.control.unchanged import require_unchanged
 from interlock.errors import ConcurrencyError, TrafficNotConverged
 from interlock.judge.evaluate import judge_final, judge_tick
 from interlock.judge.readings import Judgement, JudgeOutcome
@@ -43,6 +44,7 @@ class Analysis:
 
         Raises:
             TrafficNotConverged: the plane did not take the share over.
+            ArtifactError: the candidate's files are no longer those that were judged; asked before its first share.
             ConcurrencyError: this release has lost the plane.
         """
         self.move_to(phase)
@@ -87,6 +89,9 @@ class Analysis:
         """Ask for the phase's share and return after it was read back. Does nothing when the candidate has that phase already."""
         if self._phase == phase:
             return
+        if phase.weight_bps > 0 and not (self._phase and self._phase.weight_bps):
+            require_unchanged(self._session, before="the first share of users")
+            self._last_tick_at = self._services.clock.monotonic()  # nobody was on the candidate meanwhile: no gap in the evidence
         traffic, token = self._services.traffic, self._session.release.token
         lease_seconds = self._session.profile.canary.lease_seconds
         traffic.set_mirroring(enabled=True, token=token)

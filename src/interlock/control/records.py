@@ -22,6 +22,9 @@ def verdict_values(verdict: Verdict) -> dict[str, Any]:
                 "unit": m.unit,
                 "n": m.sample_count,
                 "min_n": m.min_sample_count,
+                "low": _finite(m.bounds.low) if m.bounds else None,
+                "high": _finite(m.bounds.high) if m.bounds else None,
+                "confidence_percent": m.bounds.confidence_percent if m.bounds else None,
             }
             for m in verdict.measurements
         ],

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from interlock.control.gates.inputs import Dataset, DriftMeasure, Model, OpenSender
+from interlock.control.gates.inputs import Dataset, DrawDrift, Model, OpenSender, ReadArtifact
 from interlock.control.pairing import Outputs, PairedOutputs, check_pairing
 from interlock.control.policy import judge_policy
 from interlock.errors import ArtifactError, ConcurrencyError, PolicyError, ServiceRefused, ServiceUnavailable
+from interlock.model.plane import PlaneState
 from interlock.model.release import ModelVersion, Release
-from interlock.ports import Clock, EvidenceStore, Journal, ModelFiles, Registry, Traffic
+from interlock.ports import Clock, EvidenceStore, Journal, ModelFiles, Registry, StartTrial, Traffic
 from interlock.profile.reader import LoadedProfile
 from interlock.profile.schema import ReleaseProfile
 
@@ -30,19 +31,14 @@ class Services:
     clock: Clock
     open_journal: Callable[[], Journal]
     read_rows: Callable[[str], Dataset]
+    read_training_rows: Callable[[str, str], Dataset]
     load_model: Callable[[Path], Model]
-    measure_drift: DriftMeasure
+    read_artifact: ReadArtifact
+    draw_drift: Callable[[str], DrawDrift]
     open_sender: Callable[[int], OpenSender]
+    start_trial: StartTrial
     page_url: str
     allowed_profiles: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LiveReading:
-    """How many live requests the plane had counted at a moment of the monotonic clock."""
-
-    count: int
-    at_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +46,8 @@ class ReleaseSession:
     """
     What every step of one release needs.
 
-    `opened`: the live traffic when the plane was reserved. `outputs`: by both signatures. `attempt`: how often this version is tried now,
-    counted from 1. `candidate_stage`: the one it had when it was opened.
+    `outputs`: by both signatures. `attempt`: how often this version is tried now, counted from 1. `candidate_stage`: the one it had when
+    it was opened. `opened_plane`: what the plane did then; None when nobody looked.
     """
 
     services: Services
@@ -59,10 +55,10 @@ class ReleaseSession:
     loaded: LoadedProfile
     candidate_directory: Path
     incumbent_directory: Path
-    opened: LiveReading
     outputs: PairedOutputs
     attempt: int = 1
     candidate_stage: str = WATCHED_STAGE
+    opened_plane: PlaneState | None = None
 
     @property
     def profile(self) -> ReleaseProfile:
@@ -73,18 +69,9 @@ class ReleaseSession:
         """Append one evidence record; it is durable when this returns."""
         self.services.evidence.append(self.release.release_id, kind, payload)
 
-    def read_live(self) -> LiveReading:
-        """How many live requests the plane has counted by now."""
-        return read_live(self.services)
-
     def hold_plane(self) -> None:
         """Keep the reservation while no traffic is at risk."""
         self.services.traffic.renew(lease_seconds=GATES_LEASE_SECONDS, token=self.release.token)
-
-
-def read_live(services: Services) -> LiveReading:
-    """How many live requests the plane has counted by now."""
-    return LiveReading(services.traffic.capture_counts().live_requests_count, services.clock.monotonic())
 
 
 def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, version: str, attempt: int = 1) -> ReleaseSession:
@@ -105,8 +92,8 @@ def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, 
     judge_policy(loaded.profile)
     stage = services.registry.read_version(model_name, version).stage
     candidate, candidate_directory = services.files.fetch(model_name, version)
-    incumbent_state = services.traffic.observe().incumbent
-    if incumbent_state is None:
+    plane = services.traffic.observe()
+    if (incumbent_state := plane.incumbent) is None:
         raise ServiceRefused("the plane has no incumbent to compare with: adopt the version that serves today with `interlock adopt`")
     incumbent = incumbent_state.version
     if incumbent.name != model_name:
@@ -119,10 +106,9 @@ def open_session(services: Services, loaded: LoadedProfile, *, model_name: str, 
         candidate=(candidate, services.files.read_outputs(candidate)),
     )
     release_id, incumbent_directory = new_release_id(candidate, services.clock.utc_now()), services.files.directory(incumbent)
-    opened = read_live(services)  # nothing but the claim may fail behind the reservation: nobody else would give it back
-    token = _reserve(services, release_id, model_name)
+    token = _reserve(services, release_id, model_name)  # nothing may fail behind it: nobody else would give the plane back
     release = Release(release_id, candidate, incumbent, loaded.profile.name, loaded.digest, token)
-    return ReleaseSession(services, release, loaded, candidate_directory, incumbent_directory, opened, outputs, attempt, stage)
+    return ReleaseSession(services, release, loaded, candidate_directory, incumbent_directory, outputs, attempt, stage, plane)
 
 
 def _incumbent_outputs(services: Services, incumbent: ModelVersion) -> Outputs:

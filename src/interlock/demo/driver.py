@@ -26,13 +26,14 @@ from interlock.demo.progress import ReleaseProgress
 from interlock.demo.scenarios import SCENARIOS, Scenario
 from interlock.demo.served import CONDITIONS_VARIABLE
 from interlock.demo.traffic import LiveTraffic
-from interlock.errors import ReleaseError, ServiceUnavailable, StateError
+from interlock.errors import ReleaseError, ServiceRefused, ServiceUnavailable, StateError
 from interlock.plan.phases import planned_seconds
 from interlock.plane.process import family
 from interlock.plane.state_directory import StackAddresses, StateDirectory
 from interlock.profile.reader import read_profile
+from interlock.status import print_verdicts
 from interlock.terminal import wide_console
-from interlock.wiring import open_services
+from interlock.wiring import open_services, read_allowed_profile
 
 MODEL_NAME = "flight-delay"
 PROFILE_NAME = "demo"
@@ -101,8 +102,12 @@ class Demo:
     def adopt(self, incumbent: TrainedModel) -> None:
         """Register the model that serves today and take it over as the first incumbent."""
         version = register(incumbent, MODEL_NAME, tracking_uri=self._addresses.mlflow_url)
-        adopted = adopt_incumbent(self.services, MODEL_NAME, version, server="interlock", thread_count=4)
-        self._say(f"{adopted.label} is the incumbent (AUC {incumbent.metrics['roc_auc']:.3f} on later months)")
+        loaded = read_allowed_profile(self.services.allowed_profiles[0], self._state)
+        adoption = adopt_incumbent(self.services, loaded, MODEL_NAME, version, server="interlock", thread_count=4)
+        if not adoption.is_adopted:
+            print_verdicts(adoption.verdicts)
+            raise ServiceRefused(f"{adoption.version.label} did not pass the gates of a first version: see the table above")
+        self._say(f"{adoption.version.label} is the incumbent (AUC {incumbent.metrics['roc_auc']:.3f} on later months)")
 
     def release(self, scenario: Scenario, model: TrainedModel, traffic: LiveTraffic) -> Outcome:
         """Register a candidate, move it to Staging as research would, and watch what becomes of it."""

@@ -9,7 +9,11 @@ ALL_TRAFFIC_BPS = 10_000  # basis points: 1 bps = 0.01 % of live requests
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """One model server process. `ready` was read from its `/ping`; `resident_mib` from the operating system."""
+    """
+    One model server process. `ready` was read from its `/ping`, its memory from the operating system.
+
+    peak_resident_mib: the most since its start, with everything below it, each process at its own peak; None when that was not read.
+    """
 
     version: ModelVersion
     pid: int
@@ -17,6 +21,7 @@ class ServerState:
     ready: bool
     resident_mib: float
     restart_count: int
+    peak_resident_mib: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +59,26 @@ class CandidateLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveTraffic:
+    """Predictions that users asked for, and the seconds in which they were counted: the last hour, or what the plane has seen of it."""
+
+    requests_count: int
+    seen_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CaptureCounts:
     """
     Copies the plane gave up on so that users stay unaffected, cumulative since it started.
 
     live_requests_count: predictions that users asked for, captured or not.
+    last_hour: the same of the last hour, whatever was restarted meanwhile.
     """
 
     mirrors_dropped_count: int
     captures_dropped_count: int
     live_requests_count: int
+    last_hour: LiveTraffic = LiveTraffic(0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from interlock.errors import StateError
+from interlock.plane.envoy_settings import INPUT_SHARE_BPS
 from interlock.plane.process import choose_port
 from interlock.plane.stack import Ports
 from interlock.plane.state_directory import StackAddresses
@@ -13,7 +14,11 @@ from interlock.plane.state_directory import StackAddresses
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What `interlock up` was asked for. Port 0 means any free one."""
+    """
+    What `interlock up` was asked for. Port 0 means any free one.
+
+    input_share_bps: of users' predictions, those whose input is kept for the drift gate, in basis points; 0 keeps none.
+    """
 
     model_name: str
     profile_names: tuple[str, ...]
@@ -23,6 +28,7 @@ class UpOptions:
     page_port: int = 0
     mlflow_port: int = 0
     prefect_port: int = 0
+    input_share_bps: int = INPUT_SHARE_BPS
 
 
 def choose_ports(options: UpOptions, former: Mapping[str, int]) -> Ports:

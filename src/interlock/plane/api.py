@@ -40,6 +40,16 @@ REPORT_HEADERS = {
     "cache-control": "no-store",
 }
 
+# Evidently draws its page with its own scripts, from what users have sent. So they run as nobody: in a sandbox of no origin, which reaches
+# no network, this plane's calls among it.
+DRIFT_HEADERS = {
+    **REPORT_HEADERS,
+    "content-security-policy": (
+        "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob: data:; style-src 'unsafe-inline'; "
+        "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+}
+
 
 def build_api(controller: PlaneController, live: LivePage, *, token: str) -> Starlette:
     """The application. `token` is the secret that changing calls must carry as a bearer token."""
@@ -74,6 +84,7 @@ def build_api(controller: PlaneController, live: LivePage, *, token: str) -> Sta
     routes += [Route(f"/api/{name}", _reading(read)) for name, read in reading.items()]
     routes += [Route("/", _page), Route("/ping", _ping)]
     routes += [Route("/releases/{release_id}/e-values.svg", _chart(live)), Route("/releases/{release_id}/report.html", _report(live))]
+    routes += [Route("/releases/{release_id}/drift.html", _drift_page(live))]
     return Starlette(routes=routes)
 
 
@@ -115,6 +126,14 @@ def _report(live: LivePage) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         page = await run_in_threadpool(live.report, request.path_params["release_id"])
         return HTMLResponse(page, headers=REPORT_HEADERS) if page else Response(status_code=404)
+
+    return endpoint
+
+
+def _drift_page(live: LivePage) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        page = await run_in_threadpool(live.drift_page, request.path_params["release_id"])
+        return HTMLResponse(page, headers=DRIFT_HEADERS) if page else Response(status_code=404)
 
     return endpoint
 

@@ -1,10 +1,11 @@
--- Posts one message per leg to the collector, after the answer has passed. Never buffers, never waits, never changes an answer.
--- The constants ROLE, COLLECTOR, LIMIT_BYTES and LOST_AFTER_US are written in front of this text.
+-- Posts one message per leg to the collector, after the answer has passed, and one per input that is kept. Never buffers, never waits,
+-- never changes an answer. Written in front of this text: ROLE, COLLECTOR, LIMIT_BYTES, LOST_AFTER_US, INPUT_SHARE_BPS, INPUTS_PER_SECOND.
 
 local legs = {}     -- by request id: legs whose answer has not begun
 local order = {}    -- request ids in order of arrival, to find those that never got an answer
 local first, last = 1, 0
 local lost = {}     -- legs whose answer was cut in the middle
+local inputs_since_us, input_count = 0, 0
 
 local function now_us(handle)
   return tonumber(handle:timestampString(EnvoyTimestampResolution.MICROSECOND))
@@ -26,6 +27,11 @@ local function watch(handle)
   return table.concat(parts)
 end
 
+local function send(handle, headers, body)
+  headers[":method"], headers[":authority"] = "POST", COLLECTOR
+  handle:httpCall(COLLECTOR, headers, body, { asynchronous = true, timeout_ms = 1000, send_xff = false, trace_sampled = false })
+end
+
 -- A header line and both bodies; a length of -1 means that there is no such body, or that it was too long. The label comes last,
 -- since it may hold spaces; "-" stands for none, since an empty last field would be trimmed away on the way.
 local function post(handle, leg)
@@ -34,15 +40,33 @@ local function post(handle, leg)
     leg.id, leg.arm, ROLE, leg.status, leg.latency_us or -1, asked and #asked or -1, answered and #answered or -1,
     leg.encoding or "identity", leg.served_by or "-",
   }, " ")
-  local headers = { [":method"] = "POST", [":path"] = "/legs", [":authority"] = COLLECTOR, ["x-leg"] = line }
+  local headers = { [":path"] = "/legs", ["x-leg"] = line }
   headers["x-leg-segment"] = leg.segment -- a header of value nil is none
   headers["x-leg-key"] = leg.key
-  handle:httpCall(
-    COLLECTOR,
-    headers,
-    (asked or "") .. (answered or ""),
-    { asynchronous = true, timeout_ms = 1000, send_xff = false, trace_sampled = false }
-  )
+  send(handle, headers, (asked or "") .. (answered or ""))
+end
+
+-- The body of a request that was answered well, with its length (-1: too long to be kept) and content type in the header line.
+local function post_input(handle, leg)
+  if not leg.received_us or leg.status_seen < 200 or leg.status_seen > 299 then
+    return -- answered before it had been read whole, or not well
+  end
+  local asked = leg.asked
+  send(handle, { [":path"] = "/inputs", ["x-leg"] = (asked and #asked or -1) .. " " .. leg.content_type }, asked or "")
+end
+
+local function has_room_for_input(now)
+  if now - inputs_since_us > 1e6 then
+    inputs_since_us, input_count = now, 0
+  end
+  input_count = input_count + 1
+  return input_count <= INPUTS_PER_SECOND
+end
+
+-- Of two legs the incumbent's brings the input, whoever answered the user: what fails on the candidate alone must not be missing.
+local function is_kept_input(leg, now)
+  local drawn = (tonumber(string.sub(leg.id, 1, 7), 16) or 0) % 10000 < INPUT_SHARE_BPS
+  return leg.arm == "incumbent" and drawn and has_room_for_input(now)
 end
 
 local function post_lost(handle)
@@ -61,7 +85,9 @@ local function post_forgotten(handle, now)
     if leg then
       legs[leg.id] = nil
       leg.status = 499
-      post(handle, leg)
+      if not leg.is_input_only then
+        post(handle, leg)
+      end
     end
     order[first] = nil
     first = first + 1
@@ -84,8 +110,12 @@ function envoy_on_request(handle)
   collectgarbage("step", 8) -- or a leg that was cut would be noticed only some 50 requests later, instead of 10
   post_lost(handle)
   post_forgotten(handle, now)
-  local headers = handle:headers()
-  local leg = { id = headers:get("x-request-id"), arm = handle:metadata():get("arm"), began_us = now }
+  local headers, metadata = handle:headers(), handle:metadata()
+  local leg = { id = headers:get("x-request-id"), arm = metadata:get("arm"), began_us = now }
+  leg.is_input_only, leg.content_type = metadata:get("keeps") == "input", string.sub(headers:get("content-type") or "-", 1, 100)
+  if leg.is_input_only and not has_room_for_input(now) then
+    return
+  end
   leg.segment, leg.key = headers:get("interlock-segment"), headers:get("interlock-key")
   legs[leg.id] = leg
   last = last + 1
@@ -119,6 +149,11 @@ function envoy_on_response(handle)
     return
   end
   legs[id] = nil
+  if leg.is_input_only then
+    leg.status_seen = tonumber(handle:headers():get(":status"))
+    post_input(handle, leg)
+    return
+  end
   take_headers(handle, leg)
   local guard = guard_of(leg)
   local answered = watch(handle)
@@ -127,6 +162,9 @@ function envoy_on_response(handle)
     leg.status = leg.status_seen
     leg.answered = answered
     leg.latency_us = now_us(handle) - (leg.received_us or leg.began_us)
+    if is_kept_input(leg, now_us(handle)) then
+      post_input(handle, leg)
+    end
   end
   post(handle, leg)
   guard = nil

@@ -18,6 +18,7 @@ from interlock.plane.candidate import CandidateSeat
 from interlock.plane.departures import Departures
 from interlock.plane.envoy_admin import EnvoyAdmin
 from interlock.plane.lease import Lease, Lost, Unended
+from interlock.plane.live_history import LiveHistory
 from interlock.plane.memory import PlaneMemory, read_memory, write_memory
 from interlock.plane.model_servers import ModelServers
 from interlock.plane.warmth import Warmth
@@ -37,6 +38,7 @@ class PlaneController:
         self._arms = Arms(admin=admin, servers=servers, directory=endpoints_directory, clock=clock)
         self._departures = Departures(servers, clock)
         self._warmth = Warmth(servers, clock)
+        self._history = LiveHistory(clock)
         self._lease = Lease(clock, state_file.with_name("lease.json"))
         self._lock = threading.RLock()
         self._memory = read_memory(state_file)
@@ -81,11 +83,7 @@ class PlaneController:
             )
 
     def adopt(self, version: ModelVersion, *, server: str, thread_count: int) -> PlaneState:
-        """
-        Make this version the first incumbent. ServiceRefused when there is one already.
-
-        An incumbent that has never been ready gives way to another version: it is stopped and forgotten.
-        """
+        """Make this version the first incumbent. Another one that has never been ready is stopped and forgotten, else ServiceRefused."""
         checked = self._servers.check(version, server=server)  # reads every file: not while the lease thread waits for the lock
         self._departures.await_end(version)
         if failed := self._forget_failed(version):
@@ -208,8 +206,8 @@ class PlaneController:
         self._departures.stop(self._departures.pending)
 
     def capture_counts(self) -> CaptureCounts:
-        """What mirroring and capture have given up so far."""
-        return self._admin.capture_counts()
+        """What mirroring and capture have given up so far, and the live traffic of the last hour; each call adds to its history."""
+        return self._history.complete(self._admin.capture_counts)
 
     def enforce_lease(self) -> Lost | None:
         """

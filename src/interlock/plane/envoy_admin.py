@@ -11,6 +11,7 @@ from interlock.model.plane import ALL_TRAFFIC_BPS, CaptureCounts
 from interlock.plane.envoy_settings import (
     COLLECTOR,
     ENDPOINT_CLUSTERS,
+    INPUT_KEY,
     LIVE,
     MIRROR_CLUSTERS,
     MIRROR_KEY,
@@ -63,13 +64,15 @@ class EnvoyAdmin:
         """
         Ask for weight, mirror and quiet in one step; each worker takes all three over between two requests. Idempotent.
 
+        While it is quiet the share of kept inputs is the configuration's own; else it is 0, and the captured legs bring the inputs.
         Mirroring is all or nothing: Envoy draws a mirrored share from the number that also chose the arm, so the mirrored part
         of one arm's requests would be no random sample.
         """
         if not 0 <= weight_bps <= ALL_TRAFFIC_BPS:
             raise ServiceRefused(f"candidate weight {weight_bps} bps asked, must be 0 to {ALL_TRAFFIC_BPS}")
         shares = {WEIGHT_KEY: weight_bps, MIRROR_KEY: ALL_TRAFFIC_BPS * mirror, QUIET_KEY: ALL_TRAFFIC_BPS * quiet}
-        self._call("POST", "/runtime_modify", {key: _fraction(bps) for key, bps in shares.items()})
+        inputs = {INPUT_KEY: "" if quiet else _fraction(0)}  # an empty value takes the key away
+        self._call("POST", "/runtime_modify", {key: _fraction(bps) for key, bps in shares.items()} | inputs)
 
     def observe_split(self) -> EnvoySplit:
         """The split in force, read back; where nobody asked for anything, the defaults of the configuration."""

@@ -7,6 +7,7 @@ from interlock.plane.envoy_settings import (
     CANDIDATE,
     COLLECTOR,
     INCUMBENT,
+    INPUT_KEY,
     LIVE,
     LOOPBACK,
     METADATA,
@@ -42,6 +43,7 @@ def live_listener(settings: EnvoySettings) -> Json:
     quiet = {"runtime_fraction": runtime_fraction(QUIET_KEY, 10_000)}
     routes = [
         {"match": {"path": READY_PATH}, "direct_response": {"status": 200}, "typed_per_filter_config": _NOT_CAPTURED},
+        _input_route(settings),
         _route(settings, _PREDICTION | quiet, cluster=INCUMBENT) | {"stat_prefix": PREDICTIONS_ROUTE},
         _route(settings, {"prefix": "/"} | quiet, cluster=INCUMBENT),
         _route(settings, {"prefix": "/", "headers": [_too_large(settings)]}, cluster=INCUMBENT),
@@ -124,6 +126,16 @@ def _captured_route(settings: EnvoySettings, *, cluster: str, mirror: str) -> Js
         }
     ]
     return route
+
+
+def _input_route(settings: EnvoySettings) -> Json:
+    """The quiet route of predictions whose input is kept: nothing else about them is looked at, and nothing is mirrored."""
+    match = _PREDICTION | {"runtime_fraction": runtime_fraction(INPUT_KEY, settings.input_share_bps)}
+    return _route(settings, match, cluster=INCUMBENT) | {
+        "stat_prefix": PREDICTIONS_ROUTE,
+        "metadata": {"filter_metadata": {_LUA: {"arm": INCUMBENT, "keeps": "input"}}},
+        "typed_per_filter_config": {},
+    }
 
 
 def _route(settings: EnvoySettings, match: Json, *, cluster: str, is_captured: bool = False) -> Json:
@@ -242,5 +254,6 @@ def _capture_source(settings: EnvoySettings, role: str) -> str:
         f'local COLLECTOR = "{COLLECTOR}"\n'
         f"local LIMIT_BYTES = {settings.capture_limit_bytes}\n"
         f"local LOST_AFTER_US = {int((2 * settings.request_timeout_seconds + 1) * 1e6)}\n"
+        f"local INPUT_SHARE_BPS, INPUTS_PER_SECOND = {settings.input_share_bps}, {settings.inputs_per_second}\n"
     )
     return constants + _lua_text("capture.lua")

@@ -11,6 +11,7 @@ LOOPBACK = "127.0.0.1"
 QUIET_KEY = "interlock.quiet"
 WEIGHT_KEY = "interlock.candidate_weight"
 MIRROR_KEY = "interlock.mirror"
+INPUT_KEY = "interlock.inputs"  # share of quiet predictions whose input is kept; set to 0 while legs are captured
 
 CANDIDATE = "candidate"  # the candidate, with the incumbent as its rescue
 INCUMBENT = "incumbent"
@@ -30,6 +31,9 @@ READY_PATH = "/.interlock/ready"
 METADATA = "interlock"  # namespace of endpoint metadata: `label` and `arm`
 PREDICTIONS_ROUTE = "predictions"  # stat prefix of the routes that carry predictions, captured or quiet
 
+# 10 %: 2,000 inputs, what a drift gate needs, in seven minutes at 50 requests a second.
+INPUT_SHARE_BPS = 1000
+
 Json = dict[str, Any]
 
 
@@ -43,6 +47,8 @@ class EnvoySettings:
     mirror_limit_count: mirrored requests in flight, and as many again waiting, per arm; the rest is dropped and counted.
     capture_queue_count: legs that wait for the collector; the rest is dropped and counted. Times capture_limit_bytes, this is the
         memory a stopped collector can cost.
+    input_share_bps: of the predictions that users ask for, those whose input is kept, release or not; 0 keeps none.
+    inputs_per_second: at most so many, a second, worker and listener: what a kept input costs is then bounded at any traffic.
     request_limit_bytes: larger requests cannot be kept for a retry, so they bypass the candidate.
     answer_limit_bytes: larger answers of the candidate cannot be held back until they are complete, so they count as its failure.
     """
@@ -56,6 +62,8 @@ class EnvoySettings:
     capture_limit_bytes: int = 64 * 1024
     mirror_limit_count: int = 64
     capture_queue_count: int = 1024
+    input_share_bps: int = INPUT_SHARE_BPS
+    inputs_per_second: int = 20
     request_limit_bytes: int = 1024 * 1024
     answer_limit_bytes: int = 1024 * 1024
     worker_count: int = 1
@@ -66,6 +74,8 @@ class EnvoySettings:
                 f"candidate deadline {self.candidate_deadline_seconds} s must be above 0 and below the request timeout "
                 f"{self.request_timeout_seconds} s: the rescue needs what is left"
             )
+        if not 0 <= self.input_share_bps <= 10_000:
+            raise ValueError(f"input share {self.input_share_bps} bps is outside 0..10000")
 
 
 def seconds(value: float) -> str:

@@ -46,6 +46,10 @@ class LivePage:
         """The report of a release as HTML; None when there is none."""
         return self._kept_text(release_id, ".html")
 
+    def drift_page(self, release_id: str) -> str | None:
+        """Evidently's page about the inputs of a release; None when there is none."""
+        return self._kept_text(release_id, ".drift.html")
+
     def _kept_text(self, release_id: str, ending: str) -> str | None:
         if not RELEASE_ID.fullmatch(release_id):
             return None

@@ -155,6 +155,7 @@ class ModelServers:
             ready=loaded.ready and fresh and loaded.process.is_running,
             resident_mib=round(loaded.process.resident_mib(), 1),
             restart_count=loaded.process.restart_count,
+            peak_resident_mib=round(loaded.process.peak_resident_mib(), 1),
         )
 
     def watch(self, *, may_restart: Callable[[ModelVersion], bool]) -> None:

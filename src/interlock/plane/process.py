@@ -17,6 +17,7 @@ from typing import Protocol
 import psutil
 
 from interlock.errors import StateError
+from interlock.plane.sessions import peak_resident_bytes
 
 ORPHAN_GRACE_SECONDS = 1.0
 STEADY_SECONDS = 60.0  # whoever ran for so long begins anew with its restarts: the next one is not delayed
@@ -154,6 +155,14 @@ class ManagedProcess:
     def resident_mib(self) -> float:
         """Resident memory of the process and everything below it; 0.0 when it is gone."""
         return sum(_resident_bytes(process) for process in family(self.pid)) / 2**20 if self.is_running else 0.0
+
+    def peak_resident_mib(self) -> float:
+        """
+        The most that the process and everything below it have held, each at its own peak; 0.0 when it is gone.
+
+        Peaks at different times are added up, and a child that has ended is no longer counted: one process, as our servers are, is exact.
+        """
+        return sum(peak_resident_bytes(process.pid) for process in family(self.pid)) / 2**20 if self.is_running else 0.0
 
     def last_log_line(self) -> str:
         """The last line it wrote that is not empty, for an error message."""

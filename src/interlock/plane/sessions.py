@@ -65,6 +65,14 @@ def session_resident_mib(leader: ProcessId) -> float:
     return sum(_resident_bytes(pid) for pid in session_pids(leader.pid)) / 2**20
 
 
+def peak_resident_bytes(pid: int) -> int:
+    """The most that one process has held resident since it was started, as the kernel noted it; 0 when it is gone."""
+    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
+        lines = (_PROC / str(pid) / "status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+    return 0
+
+
 def _resident_bytes(pid: int) -> int:
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE_BYTES

@@ -80,10 +80,14 @@ class EnvoyLook:
         return answer_of(self._live_url, timeout_seconds=ENVOY_LOOK_SECONDS) is not None
 
 
-def envoy_part(state: StateDirectory, ports: Ports) -> Part:
+def envoy_part(state: StateDirectory, ports: Ports, *, input_share_bps: int) -> Part:
     """Envoy with its configuration written; the endpoint files must exist already."""
     settings = EnvoySettings(
-        live_port=ports.live, admin_port=ports.envoy_admin, collector_port=ports.collector, endpoints_directory=state / "envoy"
+        live_port=ports.live,
+        admin_port=ports.envoy_admin,
+        collector_port=ports.collector,
+        endpoints_directory=state / "envoy",
+        input_share_bps=input_share_bps,
     )
     command = envoy_command(settings, write_configuration(settings))
     # With its admin's port: whoever takes it over has to find it there, and its command does not say.

@@ -1,9 +1,9 @@
 """
 Starts, supervises and stops the embedded stack.
 
-Threads: lease (5 times a second), model server health, spare, intake, control API, one for each process that is watched; and one for each
-call of `on_lost` and `on_start`. The main thread prints what the others have to say, and waits for the signal to stop. A supervisor that
-was killed leaves everything running, and the next one takes over what still works: users notice nothing.
+Threads: lease (5 times a second), model server health, spare, live traffic, intake, control API, one for each process that is watched; one
+for each call of `on_lost` and `on_start`. The main thread prints what the others have to say, and waits for the signal to stop. A
+supervisor that was killed leaves everything running, and the next one takes over what still works: users notice nothing.
 
 The lease thread waits for Envoy's admin (1 s a call at most) and for the controller's lock. Under that lock others wait for Envoy too (5 s
 at most, for endpoints), write a small file or start a process; nobody reads model files, stops a process or prints under it.
@@ -43,6 +43,7 @@ STOP_GRACE_SECONDS = 8.0
 LEASE_TICK_SECONDS = 0.2
 HEALTH_TICK_SECONDS = 0.5
 INTAKE_TICK_SECONDS = 2.0
+TRAFFIC_TICK_SECONDS = 5.0
 NOTE_TICK_SECONDS = 0.25
 WATCH_SECONDS: Mapping[str, tuple[float, float]] = {
     # How often each part is looked at, and how long it may be silent before it counts as hanging. Users wait for Envoy; a database that
@@ -129,6 +130,7 @@ class Supervisor:
         self._repeat("lease", LEASE_TICK_SECONDS, lambda: self._enforce_lease(controller))
         self._repeat("health", HEALTH_TICK_SECONDS, lambda: self._watch_servers(controller))
         self._repeat("spare", HEALTH_TICK_SECONDS, controller.keep_spare)
+        self._repeat("traffic", TRAFFIC_TICK_SECONDS, controller.capture_counts)
         leftovers.stop(grace_seconds=STOP_GRACE_SECONDS)  # servers of a candidate that nobody releases any more
         await_parts(self._parts[2:], pause=self._pause, say=self._announcements.say)
         for member in members[2:]:
@@ -141,8 +143,9 @@ class Supervisor:
 
     def _gather(self, ports: Ports, leftovers: Leftovers) -> tuple[list[Member], Member]:
         """The parts and the worker, each with the process that a killed supervisor left running, if it still works; the rest is ended."""
-        builders = (stack.envoy_part, stack.collector_part, stack.mlflow_part, stack.prefect_part)
-        self._parts = [build(self._state, ports) for build in builders]
+        envoy = stack.envoy_part(self._state, ports, input_share_bps=self._options.input_share_bps)
+        others = (stack.collector_part, stack.mlflow_part, stack.prefect_part)
+        self._parts = [envoy, *(build(self._state, ports) for build in others)]
         members = [Member(part.process, part.is_ready, WATCH_SECONDS[part.process.name][1]) for part in self._parts]
         members[0].is_answering = stack.EnvoyLook(ports)
         worker = Member(stack.worker_process(self._state, ports))
@@ -218,16 +221,13 @@ class Supervisor:
             self._api.should_exit = True
         self._fleet.stop_all(grace_seconds=STOP_GRACE_SECONDS, keeps_taken_over=leaves)
         if not leaves:
-            self._stop_serving()
+            if self._servers:
+                self._servers.stop_all()
+            if self._leftovers:
+                self._leftovers.stop(grace_seconds=STOP_GRACE_SECONDS)
+            self._notes.forget()
         self._state.release()
         self._announcements.print_all()
-
-    def _stop_serving(self) -> None:
-        if self._servers:
-            self._servers.stop_all()
-        if self._leftovers:
-            self._leftovers.stop(grace_seconds=STOP_GRACE_SECONDS)
-        self._notes.forget()
 
     def _restore_incumbent(self) -> None:
         """A release that is under way ends here: its traffic goes back while Envoy is still there to take it back."""
@@ -258,9 +258,8 @@ class Supervisor:
 
     def _watch_servers(self, controller: PlaneController) -> None:
         controller.watch_servers()
-        failure, before = controller.incumbent_failure(), self._incumbent_failure
-        self._incumbent_failure = failure
-        if failure and failure != before:
+        before, self._incumbent_failure = self._incumbent_failure, controller.incumbent_failure()
+        if (failure := self._incumbent_failure) and failure != before:
             self._announcements.say(failure)
 
     def _in_background(self, name: str, act: Callable[[], object]) -> None:

@@ -11,115 +11,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from interlock.model.plane import ALL_TRAFFIC_BPS, CandidateLimits
+from interlock.profile.gates import Bootstrap, Gates
 from interlock.profile.output import Output
 from interlock.profile.strict import Name, NonNegativeFloat, Percent, PositiveFloat, PositiveInt, Share, refuse_twins
 from interlock.profile.strict import Strict as _Strict
 
-
-class Metric(_Strict):
-    """One offline metric: an absolute limit, and how much worse than the incumbent's the candidate's may be on the same rows."""
-
-    name: Literal["roc_auc", "log_loss", "brier", "accuracy", "mean_absolute_error"]
-    better: Literal["lower", "higher"]
-    limit: FiniteFloat
-    max_worse_than_incumbent: NonNegativeFloat
-
-    @model_validator(mode="after")
-    def _direction_fits(self) -> Self:
-        natural = "higher" if self.name in {"roc_auc", "accuracy"} else "lower"
-        if self.better != natural:
-            raise ValueError(f"metric {self.name} is better when {natural}; the profile says {self.better}")
-        return self
-
-
-class Evaluation(_Strict):
-    """The labelled rows and the metrics of the evaluation gate. `data` is a Parquet or CSV file, relative to the data directory."""
-
-    data: str
-    label_column: Name
-    min_row_count: PositiveInt
-    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _each_metric_once(self) -> Self:
-        refuse_twins("metric", [metric.name for metric in self.metrics])
-        return self
-
-
-class LatencyLimit(_Strict):
-    """A latency quantile's limits: absolute, and against the incumbent (ratio or slack, whichever allows more)."""
-
-    max_ms: PositiveFloat
-    max_ratio_to_incumbent: Annotated[FiniteFloat, Field(ge=1)]
-    slack_ms: NonNegativeFloat
-
-
-class Latency(_Strict):
-    """The load of the latency gate, on candidate and incumbent in turn, and the limits on p50 and p99."""
-
-    request_count: Annotated[int, Field(ge=100)]
-    warm_up_request_count: Annotated[int, Field(ge=0)]
-    requests_per_second: PositiveFloat
-    p50: LatencyLimit
-    p99: LatencyLimit
-
-
-class Memory(_Strict):
-    """Resident memory of the candidate's server after `request_count` requests."""
-
-    request_count: PositiveInt
-    max_resident_mib: PositiveFloat
-    max_ratio_to_incumbent: Annotated[FiniteFloat, Field(ge=1)]
-
-
-class Drift(_Strict):
-    """
-    Evidently's drift checks between `reference` and `current` rows, and of the predictions on both.
-
-    `max_column_distance` is the normed Wasserstein distance (numbers) above which a column has drifted;
-    `max_drifted_share` is the share of columns that may have, and `max_single_column_distance` what no column may exceed: one feature in a
-    wrong unit is a small share. Nulls, infinities and stuck columns are counted before Evidently runs.
-    """
-
-    reference: str
-    current: str
-    columns: Annotated[tuple[Name, ...], Field(min_length=1)]
-    min_row_count: PositiveInt
-    max_row_count: PositiveInt
-    max_column_distance: PositiveFloat
-    max_drifted_share: Annotated[FiniteFloat, Field(ge=0, lt=1)]
-    max_single_column_distance: PositiveFloat
-    max_prediction_distance: PositiveFloat
-    max_null_percent: Percent
-
-    @model_validator(mode="after")
-    def _can_be_satisfied(self) -> Self:
-        refuse_twins("column", self.columns)
-        if self.max_row_count < self.min_row_count:
-            raise ValueError(f"max_row_count {self.max_row_count} is below min_row_count {self.min_row_count}: no data could be enough")
-        if self.max_single_column_distance < self.max_column_distance:
-            raise ValueError("max_single_column_distance is below max_column_distance: one drifted column would already fail")
-        return self
-
-
-class Disagreement(_Strict):
-    """
-    How many rows of the evaluation data the incumbent answers twice and the candidate once, before any user is exposed.
-
-    The limit is `judge.divergence.tolerance`, the confidence 1 - `judge.beta`: as in the canary.
-    """
-
-    request_count: Annotated[int, Field(ge=50, le=500)]
-
-
-class Gates(_Strict):
-    """The blocking gates with numbers of their own; the sixth, traffic, follows from canary and judge. None can be left out."""
-
-    evaluation: Evaluation
-    latency: Latency
-    memory: Memory
-    disagreement: Disagreement
-    drift: Drift
+LATENCY_LOOK_COUNT = 2  # the latency gate may look twice; each look has half of judge.beta, so that two err no more often than one
 
 
 class Serving(_Strict):
@@ -268,6 +165,7 @@ class ReleaseProfile(_Strict):
     output: Output
     serving: Serving
     gates: Gates
+    bootstrap: Bootstrap
     canary: Canary
     judge: Judge
     limits: Limits
@@ -277,6 +175,20 @@ class ReleaseProfile(_Strict):
     def _bias_is_for_quantities(self) -> Self:
         if (self.output.type == "regression") != (self.judge.bias is not None):
             raise ValueError(f"judge.bias is {self.judge.bias}: give a tolerance for output type regression, null for any other")
+        return self
+
+    @model_validator(mode="after")
+    def _probabilities_are_calibrated(self) -> Self:
+        if self.output.type == "probability" and all(metric.name != "calibration_error" for metric in self.gates.evaluation.metrics):
+            raise ValueError("gates.evaluation.metrics has no calibration_error: who serves probabilities has to limit it")
+        return self
+
+    @model_validator(mode="after")
+    def _p99_can_be_bounded(self) -> Self:
+        beta, count = self.judge.beta, self.gates.latency.request_count
+        fewest = math.ceil(math.log(beta / LATENCY_LOOK_COUNT) / math.log(0.99))  # below it not even the slowest answer is a bound
+        if count < fewest:
+            raise ValueError(f"gates.latency.request_count {count} cannot bound a p99 with judge.beta {beta:g}: give it {fewest} or more")
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ SHOWN_ELSEWHERE: Mapping[str, set[str]] = {
     "tick": {"phase", "weight_bps", "outcome", "reason", "decided_by", "signals", "e_value", "halting_line", "is_blind"},
     "final look": {"outcome", "reason", "decided_by", "signals", "e_value", "halting_line", "is_blind"},
     "decision": {"decision", "reason"},
+    "page": {"gate", "name"},
 }
 KEPT_OF_A_KIND = 20
 LARGE_CHARACTERS = 2500  # of JSON: more is no longer read but searched, and the evidence file is better for that

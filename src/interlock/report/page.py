@@ -37,6 +37,7 @@ def render_report(release_id: str, records: Sequence[Record]) -> str:
         evidence=_figures(evidence_panels(timeline) if ticks else []),
         values=_figures(value_panels(timeline)),
         gates=tell_gates(records),
+        has_drift_page=any(kind_of(record) == "page" and record.get("name") == "drift.html" for record in records),
         phases=tell_phases(records),
         others=tell_others(records),
         profile_text=str(profile_text) if profile_text else "",

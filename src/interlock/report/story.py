@@ -26,7 +26,11 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """One measurement of a gate. `is_within`: None when nothing was read; true for one that stands beside without a limit."""
+    """
+    One measurement of a gate, with its bounds where it has some.
+
+    `is_within`: proved to be; None when nothing was read; true for one that stands beside without a limit.
+    """
 
     name: str
     value: str
@@ -115,13 +119,17 @@ def _gate(record: Record) -> GateStory:
 
 def _measurement(m: Record) -> GateRow:
     value, limit, better = finite(m.get("value")), finite(m.get("limit")), m.get("better")
-    is_within = None if value is None else limit is None or (value >= limit if better == "higher" else value <= limit)
+    low, high = finite(m.get("low")), finite(m.get("high"))
+    has_bounds = m.get("confidence_percent") is not None
+    decisive = (low if better == "higher" else high) if has_bounds else value
+    is_within = None if decisive is None else limit is None or (decisive >= limit if better == "higher" else decisive <= limit)
     number, wanted = finite(m.get("n")), finite(m.get("min_n"))
     is_thin = number is not None and wanted is not None and number < wanted
     samples = count(number) + (f" of {count(wanted)}" if is_thin else "")
     sign = "≥" if better == "higher" else "≤"
     limit_text = f"{sign} {short(limit)}" if limit is not None else short(None)
-    return GateRow(str(m.get("name", "unnamed")), short(value), limit_text, str(m.get("unit") or ""), samples, is_within, is_thin)
+    value_text = f"{short(value)} [{short(low)}, {short(high)}]" if has_bounds else short(value)
+    return GateRow(str(m.get("name", "unnamed")), value_text, limit_text, str(m.get("unit") or ""), samples, is_within, is_thin)
 
 
 def tell_phases(records: Sequence[Record]) -> list[PhaseRow]:

@@ -1,5 +1,5 @@
 """
-The collector: takes the legs that Envoy posts and writes them to the prediction journal. `python -m interlock.serving.collector`.
+The collector: takes legs and inputs from Envoy and writes them to the prediction journal. `python -m interlock.serving.collector`.
 
 Users never wait for it, so it may fail; it must not fail silently. Whatever it cannot keep is counted in `/metrics`.
 """
@@ -21,6 +21,7 @@ from interlock.model.journal import Leg
 from interlock.serving.capture_message import Malformed, parse_leg
 from interlock.serving.collector_metrics import CollectorMetrics
 from interlock.serving.collector_protocol import Answer, CollectorProtocol, Request
+from interlock.serving.input_buffer import InputBuffer, InputSettings
 from interlock.serving.journal import SegmentWriter
 from interlock.serving.recent import Recent
 
@@ -79,13 +80,14 @@ class Buffer:
 class Collector:
     """The buffer, the loop that empties it onto the disk, and the numbers about both."""
 
-    def __init__(self, settings: CollectorSettings) -> None:
+    def __init__(self, settings: CollectorSettings, inputs: InputSettings | None = None) -> None:
         self._settings = settings
         self._buffer = Buffer(settings.buffer_bytes)
         self._writer = SegmentWriter(settings.directory)
         self._last_log = -_LOG_EVERY_SECONDS
         self._last_prune = time.monotonic()
         self.metrics = CollectorMetrics()
+        self._inputs = InputBuffer(inputs or InputSettings(settings.directory), self.metrics.inputs)
         self.recent = Recent()
 
     def take(self, line: bytes, bodies: bytes, *, segment: bytes = b"", key: bytes = b"") -> int:
@@ -112,7 +114,26 @@ class Collector:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self._settings.segment_seconds)
             await self.flush()
+            await self.flush_inputs()
         await self.flush()
+        await self.flush_inputs(at_once=True)
+
+    def take_input(self, line: bytes, body: bytes) -> int:
+        """Keep one input; 204 whether it could be kept or not: to Envoy, anything else would be a leg that was lost."""
+        try:
+            self._inputs.take(line, body)
+        except Malformed:
+            self.metrics.malformed()
+        return 204
+
+    async def flush_inputs(self, *, at_once: bool = False) -> None:
+        """Write the inputs when it is time. A disk that fails is tried again at the next call."""
+        try:
+            if await self._inputs.flush(at_once=at_once):
+                self.metrics.disk_works()
+        except StateError as error:
+            self.metrics.write_failed()
+            self._complain(error)
 
     async def flush(self) -> None:
         """Write what waits, in a thread, so that new legs are taken meanwhile. A disk that fails is tried again at the next call."""
@@ -149,6 +170,8 @@ class Collector:
         """Take a leg, or show the numbers."""
         if (request.method, request.path) == (b"POST", b"/legs"):
             return Answer(self.take(request.leg, request.body, segment=request.segment, key=request.key))
+        if (request.method, request.path) == (b"POST", b"/inputs"):
+            return Answer(self.take_input(request.leg, request.body))
         if request.path == b"/metrics":
             return Answer(200, self.metrics_text(), b"text/plain; version=0.0.4")
         if request.path == b"/recent":
@@ -156,13 +179,13 @@ class Collector:
         return Answer(404)
 
 
-async def serve(settings: CollectorSettings, port: int) -> None:
+async def serve(settings: CollectorSettings, port: int, inputs: InputSettings | None = None) -> None:
     """
     Take legs on loopback until SIGTERM or SIGINT, then write what is left.
 
     Ends also when the writing loop does: a collector that takes legs and writes none would be worse than none.
     """
-    collector = Collector(settings)
+    collector = Collector(settings, inputs)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: CollectorProtocol(collector.answer), "127.0.0.1", port)
     stop = asyncio.Event()
@@ -194,11 +217,13 @@ def main() -> None:
     parser.add_argument("--segment-seconds", type=float, default=defaults.segment_seconds)
     parser.add_argument("--buffer-bytes", type=int, default=defaults.buffer_bytes)
     parser.add_argument("--retention-seconds", type=float, default=defaults.retention_seconds)
+    parser.add_argument("--input-seconds", type=float, default=InputSettings(Path()).write_seconds)
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     sys.meta_path.insert(0, _WithoutPandas())
     settings = CollectorSettings(asked.directory, asked.segment_seconds, asked.buffer_bytes, asked.retention_seconds)
-    asyncio.run(serve(settings, asked.port))
+    inputs = InputSettings(asked.directory, asked.input_seconds, asked.retention_seconds)
+    asyncio.run(serve(settings, asked.port, inputs))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ class CollectorMetrics:
         self._lag = Gauge("interlock_capture_lag_seconds", "Age of the oldest leg that is not yet on disk", registry=self._registry)
         self._can_write.set(1)
         self._children: dict[tuple[str, str, bool], Counter] = {}
+        self.inputs = InputMetrics(self._registry)
 
     def received(self, leg: Leg) -> None:
         """Count a leg, kept or not."""
@@ -39,6 +40,10 @@ class CollectorMetrics:
     def segment_written(self) -> None:
         """Count a segment; the disk works."""
         self._segments.inc()
+        self.disk_works()
+
+    def disk_works(self) -> None:
+        """Something was written."""
         self._can_write.set(1)
 
     def write_failed(self) -> None:
@@ -54,3 +59,30 @@ class CollectorMetrics:
 
     def _counter(self, name: str, help_text: str, labels: list[str] | None = None) -> Counter:
         return Counter(f"interlock_capture_{name}", help_text, labels or [], registry=self._registry)
+
+
+class InputMetrics:
+    """What the collector tells about the inputs it keeps."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        prefix = "interlock_capture"
+        self._taken = Counter(f"{prefix}_inputs", "Inputs of users that were kept", registry=registry)
+        self._dropped = Counter(f"{prefix}_dropped_inputs", "Inputs lost because the buffer was full", registry=registry)
+        self._too_large = Counter(f"{prefix}_oversized_inputs", "Inputs over the capture limit, noted without a body", registry=registry)
+        self._on_disk = Gauge(f"{prefix}_inputs_bytes", "What inputs took on disk a minute ago at most", registry=registry)
+
+    def taken(self) -> None:
+        """Count an input."""
+        self._taken.inc()
+
+    def dropped(self) -> None:
+        """Count an input for which there was no room."""
+        self._dropped.inc()
+
+    def too_large(self) -> None:
+        """Count an input without a body."""
+        self._too_large.inc()
+
+    def on_disk(self, total_bytes: int) -> None:
+        """Show how much lies there."""
+        self._on_disk.set(total_bytes)

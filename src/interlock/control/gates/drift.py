@@ -1,152 +1,223 @@
 """The drift gate: have the rows, or the candidate's answers to them, moved away from what the candidate was trained on?"""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from interlock.control.gates.columns import Column, every, left_their_constant, read_columns, stuck
+from interlock.control.gates.answers import PlainAnswers
+from interlock.control.gates.columns import Column, Pair, Policy, count_values, read_pair
 from interlock.control.gates.edge import judge_required, judged
-from interlock.control.gates.inputs import DriftMeasure, Predictor, Rows, as_numbers, seed_from
-from interlock.errors import EvidenceError
-from interlock.model.verdict import Measurement, Verdict
-from interlock.profile.schema import Drift
+from interlock.control.gates.inputs import Rows, seed_from
+from interlock.errors import PolicyError, ReleaseError
+from interlock.judge.drift import CATEGORY_METHODS, Distance, category_distance, number_distance
+from interlock.model.redaction import one_line, redacted
+from interlock.model.verdict import Better, Bounds, Measurement, Outcome, Verdict
+from interlock.profile.gates import Drift, NumberColumn
 
 GATE = "drift"
-REQUIRED = (
-    "null_percent",
-    "infinite_count",
-    "stuck_column_count",
-    "columns_measured",
-    "drifted_share",
-    "largest_column_distance",
-    "prediction_distance",
-)
+OF_THE_SET = ("unusable_column_count", "stuck_column_count", "columns_measured", "drifted_share", "prediction_distance")
+OF_A_COLUMN = ("null_percent", "infinite_count", "outside_percent", "distance")
+TOLD_CATEGORIES = 5  # in a sentence; the evidence has the share of all
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    """One data set: its columns counted on all rows, and the sample that distances are taken on."""
-
-    columns: Mapping[str, Column]
-    sample: pd.DataFrame
-
-
-def judge_drift(policy: Drift, reference: Rows, current: Rows, *, candidate: Predictor, measure: DriftMeasure) -> Verdict:
+class _Reading:
     """
-    Are current rows, and the candidate's predictions on them, still near the reference?
+    One column judged: its measurements, and what to say about it.
 
-    First our own counts, on all rows: every named column present and numeric in both data sets, else INCONCLUSIVE; nulls, infinities
-    and columns stuck on one value against their limits. Then `measure`, on at most `max_row_count` rows a side, drawn without
-    replacement by a generator seeded with the data's digest: a distance for every named column and for the predictions; how many
-    were really measured is counted. One drifted column is not a FAIL, unless it is beyond `max_single_column_distance`; too large
-    a share of them is.
-    `distance of <column>` shows each column and decides nothing by itself.
+    proved, possible: whether it has drifted for certain, or may have. share_of_limit: its distance in units of `max_distance`.
     """
-    return judged(GATE, lambda: _judge(policy, reference, current, candidate=candidate, measure=measure))
+
+    name: str
+    is_usable: bool
+    is_stuck: bool
+    is_measured: bool
+    drifted: bool
+    proved: bool
+    possible: bool
+    share_of_limit: float
+    measurements: tuple[Measurement, ...]
+    remarks: tuple[str, ...]
 
 
-def _judge(policy: Drift, reference: Rows, current: Rows, *, candidate: Predictor, measure: DriftMeasure) -> Verdict:
-    prediction = _free_name(policy.columns)
-    before = _side(policy, reference, candidate, prediction, dataset="reference")
-    now = _side(policy, current, candidate, prediction, dataset="current")
-    measurable = _measurable(before, now, prediction)
-    found = measure(before.sample[measurable], now.sample[measurable], columns=tuple(measurable)).distances if measurable else {}
-    distances = {name: float(found[name]) for name in measurable if name in found and math.isfinite(found[name])}
-    row_count = min(len(before.sample), len(now.sample))
-    measurements = [*_counts(policy, before, now), *_distances(policy, before, now, distances, row_count)]
-    measurements.append(_reading("prediction_distance", distances.get(prediction), policy.max_prediction_distance, row_count, policy))
-    remarks = _remarks(policy, before, now, reference, current)
-    if prediction not in measurable:
-        remarks.append("a prediction is missing or not finite")
-    return judge_required(GATE, measurements, required=REQUIRED, remarks=remarks)
+def judge_drift(policy: Drift, reference: Rows, current: Rows, *, answers: PlainAnswers, confidence: float) -> Verdict:
+    """
+    Are current rows, and the candidate's answers to them, still near the reference?
+
+    On all rows of both sides, before any distance: every column present once and of its kind; nulls, infinities, values out of range or of
+    no known category, columns stuck on one value. Then the distance of every column and of the answers, on all rows or on as
+    many as the profile says, drawn by a generator seeded with the data's digest. Each distance is judged by its bounds, which hold with
+    `confidence` each: beyond `max_distance` it fails by itself, beyond `drift_distance` it counts for `drifted_share`.
+    Whatever could not be measured is no PASS.
+    """
+    return judged(GATE, lambda: _judge(policy, reference, current, answers, confidence))
 
 
-def _measurable(before: _Side, now: _Side, prediction: str) -> list[str]:
-    """Columns with at least one number on both sides, and the predictions when none is missing."""
-    names = [name for name in before.columns if before.columns[name].distinct_count and now.columns[name].distinct_count]
-    return names if _missing(before.sample[prediction]) or _missing(now.sample[prediction]) else [*names, prediction]
+def required_names(policy: Drift) -> tuple[str, ...]:
+    """Every measurement without which there is no PASS."""
+    return (*(f"{question} of {column.name}" for column in policy.columns for question in OF_A_COLUMN), *OF_THE_SET)
 
 
-def _side(policy: Drift, rows: Rows, candidate: Predictor, prediction: str, *, dataset: str) -> _Side:
-    columns = read_columns(rows.frame, policy.columns, dataset=dataset)
-    sample = _sample(rows, policy.max_row_count)
-    answers = np.asarray(candidate.predict(sample.copy()))
-    if answers.shape != (len(sample),):
-        raise EvidenceError(f"the candidate gave predictions of shape {answers.shape} for {len(sample)} {dataset} rows, needs one for each")
-    kept = {name: as_numbers(sample[name]) for name in policy.columns}
-    return _Side(columns, pd.DataFrame({**kept, prediction: _plain(answers)}))
-
-
-def _sample(rows: Rows, max_row_count: int) -> pd.DataFrame:
-    if len(rows.frame) <= max_row_count:
+def sample(rows: Rows, row_count: int | None) -> pd.DataFrame:
+    """So many rows, drawn without replacement with a seed from the data's digest; all of them for None, or when there are no more."""
+    if row_count is None or len(rows.frame) <= row_count:
         return rows.frame
     generator = np.random.Generator(np.random.PCG64(seed_from(rows.digest)))
-    return rows.frame.iloc[np.sort(generator.choice(len(rows.frame), max_row_count, replace=False))]
+    return rows.frame.iloc[np.sort(generator.choice(len(rows.frame), row_count, replace=False))]
 
 
-def _plain(answers: NDArray[Any]) -> NDArray[Any]:
-    numbers = as_numbers(answers)
-    return answers.astype(object) if numbers is None else numbers
+def _judge(policy: Drift, reference: Rows, current: Rows, answers: PlainAnswers, confidence: float) -> Verdict:
+    if answers.kind == "category" and policy.prediction.method not in CATEGORY_METHODS:
+        raise PolicyError(
+            f"answers of type {answers.output.type} are categories, which {policy.prediction.method} cannot compare: "
+            f"give gates.drift.prediction one of {', '.join(CATEGORY_METHODS)}"
+        )
+    drawn = sample(reference, policy.sample_row_count), sample(current, policy.sample_row_count)
+    judge_one = _judge_column(policy, (reference, current), drawn, confidence)
+    readings = [judge_one(column) for column in policy.columns]  # one after the other: sorted copies of all would not fit
+    prediction, remarks = _prediction(policy, drawn, answers, confidence)
+    measurements = [m for reading in readings for m in reading.measurements]
+    measurements += [*_of_the_set(policy, readings, min(map(len, drawn)), confidence), prediction]
+    remarks = [*(remark for reading in readings for remark in reading.remarks), *remarks]
+    for side, rows, name in zip(drawn, (reference, current), ("reference", "current"), strict=True):
+        if len(side) < len(rows.frame):
+            remarks.append(f"distances on {len(side)} of {len(rows.frame)} {name} rows")
+    verdict = judge_required(GATE, measurements, required=required_names(policy), remarks=remarks)
+    return verdict if verdict.outcome is not Outcome.PASS else replace(verdict, reason="; ".join([_told(readings, prediction), *remarks]))
 
 
-def _missing(predictions: "pd.Series[Any]") -> bool:
-    numbers = as_numbers(predictions)
-    return bool(predictions.isna().any() if numbers is None else not np.isfinite(numbers).all())
+def _judge_column(
+    policy: Drift, whole: tuple[Rows, Rows], drawn: tuple[pd.DataFrame, pd.DataFrame], confidence: float
+) -> Callable[[Policy], _Reading]:
+    def judge_one(column: Policy) -> _Reading:
+        pair = read_pair(column, whole[0].frame, whole[1].frame)
+        is_stuck = pair.is_stuck(confidence)
+        is_whole = all(side is rows.frame for side, rows in zip(drawn, whole, strict=True))
+        measured = pair if is_whole or not pair.sides else read_pair(column, *drawn)
+        found = _distance(column.method, *measured.sides) if measured.sides else None
+        usable_count = min((side.value_count for side in measured.sides), default=0)
+        distance = _bounded(f"distance of {column.name}", found, column.max_distance, usable_count, policy, confidence)
+        value, bounds, line = distance.value, distance.bounds, column.drift_distance
+        return _Reading(
+            name=column.name,
+            is_usable=bool(pair.sides),
+            is_stuck=is_stuck,
+            is_measured=value is not None,
+            drifted=value is not None and value > line,
+            proved=bounds is not None and bounds.low > line,
+            possible=bounds is None or bounds.high > line,
+            share_of_limit=value / column.max_distance if value is not None else math.nan,
+            measurements=(*_counts(policy, pair), distance),
+            remarks=tuple(_remarks(pair, found, is_stuck=is_stuck)),
+        )
+
+    return judge_one
 
 
-def _free_name(columns: Sequence[str]) -> str:
-    name = "prediction"
-    while name in columns:
-        name += "_"
-    return name
+def _distance(method: str, reference: Column, current: Column) -> Distance | None:
+    if not reference.counts and not current.counts:
+        return number_distance(method, reference.numbers, current.numbers)
+    both = list({**reference.counts, **current.counts})
+    before, now = (np.array([side.counts.get(category, 0) for category in both], dtype=np.float64) for side in (reference, current))
+    return category_distance(method, before, now)
 
 
-def _counts(policy: Drift, before: _Side, now: _Side) -> tuple[Measurement, ...]:
-    columns = list(every(before.columns, now.columns))
-    row_count = min(column.row_count for column in columns)
-    nulls = max(column.null_percent for column in columns)
-    infinities = sum(column.infinite_count for column in columns)
-    return (
-        _reading("null_percent", nulls, policy.max_null_percent, row_count, policy, unit="%"),
-        _reading("infinite_count", float(infinities), 0.0, row_count, policy, unit="values"),
-        _reading("stuck_column_count", float(len(stuck(before.columns, now.columns))), 0.0, row_count, policy, unit="columns"),
+def _counts(policy: Drift, pair: Pair) -> Iterator[Measurement]:
+    """The worse side of each; without a value when a side could not be read."""
+    row_count = min((side.row_count for side in pair.sides), default=0)
+    questions: tuple[tuple[str, Callable[[Column], float], float, str], ...] = (
+        ("null_percent", lambda side: side.null_percent, pair.policy.max_null_percent, "%"),
+        ("infinite_count", lambda side: float(side.infinite_count), 0.0, "values"),
+        ("outside_percent", pair.outside_percent, pair.policy.max_outside_percent, "%"),
     )
+    for name, ask, limit, unit in questions:
+        value = max(map(ask, pair.sides), default=None)
+        yield Measurement(f"{name} of {pair.policy.name}", value, limit, "lower", unit, row_count, policy.min_row_count)
 
 
-def _distances(policy: Drift, before: _Side, now: _Side, distances: Mapping[str, float], row_count: int) -> list[Measurement]:
-    found = {name: distances[name] for name in policy.columns if name in distances}
-    moved = set(left_their_constant(before.columns, now.columns))
-    drifted = [name for name, distance in found.items() if distance > policy.max_column_distance or name in moved]
-    complete = len(found) == len(policy.columns)
-    count = len(policy.columns)
-    return [
-        Measurement("columns_measured", float(len(found)), float(count), "higher", "columns", row_count, policy.min_row_count),
-        _reading("drifted_share", len(drifted) / count if complete else None, policy.max_drifted_share, row_count, policy),
-        _reading(
-            "largest_column_distance", max(found.values()) if complete else None, policy.max_single_column_distance, row_count, policy
-        ),
-        *(_reading(f"distance of {name}", found.get(name), policy.max_column_distance, row_count, policy) for name in policy.columns),
-    ]
+def _bounded(name: str, found: Distance | None, limit: float, row_count: int, policy: Drift, confidence: float) -> Measurement:
+    bounds = found.bounds(confidence) if found else None
+    return Measurement(name, found.value if found else None, limit, "lower", "", row_count, policy.min_row_count, bounds)
 
 
-def _reading(name: str, value: float | None, limit: float, row_count: int, policy: Drift, *, unit: str = "") -> Measurement:
-    return Measurement(name, value, limit, "lower", unit, row_count, policy.min_row_count)
+def _of_the_set(policy: Drift, readings: Sequence[_Reading], row_count: int, confidence: float) -> Iterator[Measurement]:
+    def counted(name: str, value: float, limit: float, better: Better = "lower") -> Measurement:
+        return Measurement(name, value, limit, better, "columns", row_count, policy.min_row_count)
+
+    total, measured_count = len(readings), sum(reading.is_measured for reading in readings)
+    yield counted("unusable_column_count", float(sum(not reading.is_usable for reading in readings)), 0.0)
+    yield counted("stuck_column_count", float(sum(reading.is_stuck for reading in readings)), 0.0)
+    yield counted("columns_measured", float(measured_count), float(total), "higher")
+    drifted, proved, possible = (
+        sum(flags) / total for flags in zip(*((reading.drifted, reading.proved, reading.possible) for reading in readings), strict=True)
+    )
+    bounds = Bounds(proved, possible, 100.0 * confidence)
+    value = drifted if measured_count == total else None
+    yield Measurement("drifted_share", value, policy.max_drifted_share, "lower", "", row_count, policy.min_row_count, bounds)
 
 
-def _remarks(policy: Drift, before: _Side, now: _Side, reference: Rows, current: Rows) -> list[str]:
-    """Which columns stand behind the counts, and how many rows the distances stand on when not on all."""
-    columns = list(every(before.columns, now.columns))
-    remarks = [
-        f"{c.name} is null in {c.null_percent:.3g} % of {c.dataset} rows" for c in columns if c.null_percent > policy.max_null_percent
-    ]
-    remarks += [f"{c.name} is infinite in {c.infinite_count} {c.dataset} rows" for c in columns if c.infinite_count]
-    remarks += [f"{name} is stuck on one value" for name in stuck(before.columns, now.columns)]
-    for side, rows, name in ((before, reference, "reference"), (now, current, "current")):
-        if len(side.sample) < len(rows.frame):
-            remarks.append(f"distances on {len(side.sample)} of {len(rows.frame)} {name} rows")
-    return remarks
+def _prediction(
+    policy: Drift, drawn: tuple[pd.DataFrame, pd.DataFrame], answers: PlainAnswers, confidence: float
+) -> tuple[Measurement, list[str]]:
+    """How far the answers have moved. One that is missing or infinite leaves nothing to be measured: the candidate has not answered."""
+    found, usable_count, remarks = None, 0, list[str]()
+    try:
+        sides = [
+            count_values(answers.read(frame), answers.kind, name="the answer", dataset=dataset)
+            for frame, dataset in zip(drawn, ("reference", "current"), strict=True)
+        ]
+        remarks = [
+            f"{side.null_count + side.infinite_count} answers to the {side.dataset} rows are missing or not finite"
+            for side in sides
+            if side.null_count or side.infinite_count
+        ]
+        if sides[0].kind != sides[1].kind:
+            remarks.append(f"the answers to the reference rows are {sides[0].kind}, those to the current rows {sides[1].kind}")
+        usable_count = min(side.value_count for side in sides)
+        found = None if remarks else _distance(policy.prediction.method, *sides)
+    except ReleaseError as error:  # what the columns have to say is not lost with it
+        remarks.append(one_line(error))
+    return _bounded("prediction_distance", found, policy.prediction.max_distance, usable_count, policy, confidence), remarks
+
+
+def _remarks(pair: Pair, found: Distance | None, *, is_stuck: bool) -> Iterator[str]:
+    """Which side stands behind a number beyond its limit, and what can be done."""
+    name, column = pair.policy.name, pair.policy
+    yield from pair.faults
+    for side in pair.sides:
+        if side.null_percent > column.max_null_percent:
+            yield f"{name} is null in {side.null_percent:.3g} % of {side.dataset} rows"
+        if side.infinite_count:
+            yield f"{name} is infinite in {side.infinite_count} {side.dataset} rows"
+        if pair.outside_percent(side) > column.max_outside_percent:
+            yield f"{pair.outside_count(side)} {side.dataset} rows have a {name} {_what_is_outside(pair, side)}"
+    if is_stuck:
+        yield f"{name} is stuck on one value"
+    elif pair.sides and found is None:
+        yield f"{name} has no distance: it is constant in the reference or has no value at all; take it out of the profile or repair it"
+
+
+def _what_is_outside(pair: Pair, side: Column) -> str:
+    """Current rows may be what users have sent: of those only the counts, as a reason is shown, sent and kept for ever."""
+    is_reference, unknown = side is pair.sides[0], pair.unknown_categories(side)
+    if isinstance(pair.policy, NumberColumn):
+        seen = f" ({side.numbers[0]:g} to {side.numbers[-1]:g})" if is_reference else ""
+        return f"outside {pair.policy.minimum:g} to {pair.policy.maximum:g}{seen}"
+    if not is_reference:
+        return f"that is not known ({len(unknown)} different)"
+    more = f" and {len(unknown) - TOLD_CATEGORIES} more" if len(unknown) > TOLD_CATEGORIES else ""
+    return redacted(f"that is not known: {', '.join(unknown[:TOLD_CATEGORIES])}{more}")
+
+
+def _told(readings: Sequence[_Reading], prediction: Measurement) -> str:
+    """A PASS in one sentence; hundreds of numbers within their limits stand in the table."""
+    furthest = max(readings, key=lambda reading: reading.share_of_limit)
+    drifted = [reading.name for reading in readings if reading.drifted]
+    return (
+        f"{GATE}: all measurements of {len(readings)} columns are within their limits; drifted: {', '.join(drifted) or 'none'}; "
+        f"nearest to its limit is {furthest.name} ({100 * furthest.share_of_limit:.0f} % of it); "
+        f"prediction_distance {prediction.value:.4g} <= {prediction.limit:g}"
+    )

@@ -1,6 +1,7 @@
 """What the gates are given, as Protocols: the adapters' data classes fit them without knowing this module."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -8,9 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from interlock.model.artifact import ArtifactReading
+from interlock.profile.gates import CategoryColumn, NumberColumn
+
+# Draws the page about the drift of these columns, which both frames have, and keeps it beside the evidence.
+DrawDrift: TypeAlias = Callable[[pd.DataFrame, pd.DataFrame, Sequence[NumberColumn | CategoryColumn]], object]
 Sender: TypeAlias = Callable[[bytes], None]  # sends one payload; returns when it was answered well, raises when it was not
 Asker: TypeAlias = Callable[[bytes], str]  # sends one payload; returns the body of the answer, raises when it was not answered well
-MemoryReader: TypeAlias = Callable[[], float | None]  # resident MiB of one server's process, None when unknown
 
 
 class Rows(Protocol):
@@ -44,7 +49,15 @@ class Dataset(Rows, Protocol):
         ...
 
 
-class Model(Predictor, Protocol):
+class Answerer(Protocol):
+    """A model version that answers rows as its server does."""
+
+    def answers(self, frame: pd.DataFrame) -> Sequence[Any]:
+        """One JSON value a row, exactly as its server would put them into `predictions`."""
+        ...
+
+
+class Model(Predictor, Answerer, Protocol):
     """A model version loaded in this process."""
 
     @property
@@ -73,26 +86,22 @@ class OpenSender(Protocol):
         ...
 
 
-class DriftReading(Protocol):
-    """How far each column has moved."""
+class ReadArtifact(Protocol):
+    """Reads a version's files without loading any of them."""
 
-    @property
-    def distances(self) -> Mapping[str, float]:
-        """Column name to distance; a column that was not measured is absent or NaN."""
+    def __call__(self, directory: Path, *, hold: Callable[[], None]) -> ArtifactReading:
+        """Everything the artifact gate judges; `hold` is called every few seconds."""
         ...
 
 
-class DriftMeasure(Protocol):
-    """Measures drift between two frames."""
-
-    def __call__(self, reference: pd.DataFrame, current: pd.DataFrame, *, columns: Sequence[str]) -> DriftReading:
-        """Distances of these columns."""
-        ...
+def plain(series: "pd.Series[Any]") -> "pd.Series[Any]":
+    """The values of a categorical column as a column of their own type; any other column as it is."""
+    return series.astype(object).infer_objects() if isinstance(series.dtype, pd.CategoricalDtype) else series
 
 
 def as_numbers(values: "pd.Series[Any] | NDArray[Any]") -> NDArray[np.float64] | None:
     """The values as floats, missing ones as NaN; None when they are not numbers (text that looks like a number is text)."""
-    series = pd.Series(values)
+    series = plain(pd.Series(values))
     if series.map(lambda value: isinstance(value, str | bytes)).any() if series.dtype == object else _is_text_or_time(series):
         return None
     try:

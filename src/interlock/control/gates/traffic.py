@@ -11,17 +11,17 @@ from interlock.model.verdict import Measurement, Verdict
 GATE = "traffic"
 
 
-def judge_traffic(policy: JudgePolicy, *, requests_per_second: float) -> Verdict:
+def judge_traffic(policy: JudgePolicy, *, requests_per_second: float, seen_seconds: float | None = None) -> Verdict:
     """
     Is the plan long enough, with every pair clean, to prove every signal? Real traffic needs more, so PASS promises nothing.
 
     `planned_seconds` decides: its samples are the pairs that the plan brings, and too few are INCONCLUSIVE, never FAIL, since nothing is
     wrong with the candidate. `pairs_for_SIGNAL` beside it are what each signal gets and needs.
     """
-    return judged(GATE, lambda: _judge(judge_plan(policy, requests_per_second=requests_per_second)))
+    return judged(GATE, lambda: _judge(judge_plan(policy, requests_per_second=requests_per_second), seen_seconds))
 
 
-def _judge(plan: Feasibility) -> Verdict:
+def _judge(plan: Feasibility, seen_seconds: float | None) -> Verdict:
     expected_count = max(need.expected_count for need in plan.signals)
     stretch = plan.needed_seconds / plan.planned_seconds if plan.needed_seconds is not None else math.nan
     is_possible = plan.needed_seconds is not None
@@ -46,11 +46,12 @@ def _judge(plan: Feasibility) -> Verdict:
         )
         for need in plan.signals
     ]
-    return judge_required(GATE, [decisive, *beside], required=[decisive.name], remarks=_remarks(plan, stretch))
+    return judge_required(GATE, [decisive, *beside], required=[decisive.name], remarks=_remarks(plan, stretch, seen_seconds))
 
 
-def _remarks(plan: Feasibility, stretch: float) -> Iterator[str]:
-    yield f"{plan.requests_per_second:.3g} live requests a second for {plan.planned_seconds:g} s before the declared look"
+def _remarks(plan: Feasibility, stretch: float, seen_seconds: float | None) -> Iterator[str]:
+    seen = "" if seen_seconds is None else f", as seen in the last {seen_seconds:.0f} s,"
+    yield f"{plan.requests_per_second:.3g} live requests a second{seen} for {plan.planned_seconds:g} s before the declared look"
     short = [need for need in plan.signals if not need.is_enough]
     if plan.needed_seconds is None:
         names = ", ".join(need.name for need in short)
