@@ -48,13 +48,12 @@ class Artifact(_Strict):
         return self
 
 
-class Metric(_Strict):
-    """One offline metric: an absolute limit, and how much worse than the incumbent's the candidate's may be on the same rows."""
+class Floor(_Strict):
+    """One offline metric and its absolute limit."""
 
     name: MetricName
     better: Literal["lower", "higher"]
     limit: FiniteFloat
-    max_worse_than_incumbent: NonNegativeFloat
 
     @model_validator(mode="after")
     def _direction_fits(self) -> Self:
@@ -62,6 +61,12 @@ class Metric(_Strict):
         if self.better != natural:
             raise ValueError(f"metric {self.name} is better when {natural}; the profile says {self.better}")
         return self
+
+
+class Metric(Floor):
+    """A metric that is also held to how much worse than the incumbent's the candidate's may be on the same rows."""
+
+    max_worse_than_incumbent: NonNegativeFloat
 
 
 class Slice(_Strict):
@@ -263,21 +268,6 @@ class Gates(_Strict):
     memory: Memory
     disagreement: Disagreement
     drift: Drift
-
-
-class Floor(_Strict):
-    """One absolute limit on a first version, which has no incumbent to be compared with."""
-
-    name: MetricName
-    better: Literal["lower", "higher"]
-    limit: FiniteFloat
-
-    @model_validator(mode="after")
-    def _direction_fits(self) -> Self:
-        natural = "higher" if self.name in HIGHER_IS_BETTER else "lower"
-        if self.better != natural:
-            raise ValueError(f"metric {self.name} is better when {natural}; the profile says {self.better}")
-        return self
 
 
 class Bootstrap(_Strict):
