@@ -8,7 +8,7 @@ from benchmarks.gates_world import World
 from interlock.control.gates import run
 from interlock.control.gates.run_liveness import run_liveness
 from interlock.control.session import ReleaseSession
-from interlock.errors import ArtifactError, ServiceRefused
+from interlock.errors import ArtifactError, ServiceRefused, Tampered
 from interlock.model.verdict import Verdict
 
 Answer = Literal["PASS", "INCONCLUSIVE", "FAIL", "REFUSED"]
@@ -65,6 +65,6 @@ def refusal_of(attempt: Callable[[], object]) -> Seen:
     """What became of something that must not succeed."""
     try:
         attempt()
-    except (ArtifactError, ServiceRefused) as error:
+    except (ArtifactError, ServiceRefused, Tampered) as error:
         return Seen("REFUSED", str(error))
     return Seen("PASS", "nobody minded")

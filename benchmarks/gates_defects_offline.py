@@ -121,7 +121,7 @@ OFFLINE: tuple[Defect, ...] = (
     Defect("worse than the incumbent by 3 x the tolerance", EVALUATION, answering("smeared", 0.073), "roc_auc_worse_by", is_quick=True),
     Defect("NaN for some rows", EVALUATION, answering("nan for some", 3000.0), "missing or not finite", "INCONCLUSIVE", is_quick=True),
     Defect("answers in percent", EVALUATION, answering("beyond one"), "outside 0 to 1", "INCONCLUSIVE"),
-    Defect("three answers a row", EVALUATION, answering("three columns"), "found text or lists", "INCONCLUSIVE"),
+    Defect("three answers a row", EVALUATION, answering("three columns"), "found text, lists", "INCONCLUSIVE"),
     Defect("one answer for all rows", EVALUATION, answering("one answer"), "it must give one for each", "INCONCLUSIVE"),
     Defect("raises on one row in 50", EVALUATION, answering("fails", 50), "failed on", "INCONCLUSIVE"),
     Defect("missing labels", EVALUATION, labelled_with(some(LABEL, np.nan, one_in=5000)), "have no usable late", "INCONCLUSIVE"),

@@ -41,6 +41,15 @@ def test_what_envoy_had_counted_before_the_plane_was_taken_over_is_not_of_this_h
     assert envoy.serve(50, 5.0) == LiveTraffic(50, 5.0)
 
 
+def test_the_time_before_anybody_asked_for_anything_makes_no_traffic_small() -> None:
+    """A plane that has just been started, and its first version judged for a minute: its users come only then."""
+    envoy = Counter()
+    for _ in range(6):
+        assert envoy.serve(0, 10.0) == LiveTraffic(0, 0.0)
+    assert envoy.serve(600, 10.0) == LiveTraffic(600, 10.0)
+    assert envoy.serve(0, 10.0) == LiveTraffic(600, 20.0), "but a pause is a pause"
+
+
 def test_an_envoy_that_was_restarted_counts_on() -> None:
     envoy = Counter()
     envoy.look()

@@ -20,7 +20,8 @@ class _Reading:
 
 class LiveHistory:
     """
-    Readings of the last hour. What was counted before the first one is not known to be of this hour, and is left out.
+    Readings of the last hour, at most from the first request on that this plane has served. What Envoy had counted before the first reading
+    is not known to be of this hour, and is left out.
 
     A counter that fell was reset: all it shows came since. What Envoy had counted between the last reading and its end is lost, and the
     time in which it answered nobody counts as time: both make the traffic look smaller than it was, never larger.
@@ -41,6 +42,8 @@ class LiveHistory:
     def _note(self, count: int, now: float) -> LiveTraffic:
         self._total_count += count - self._last_count if count >= self._last_count else count
         self._last_count = count
+        if not self._total_count:  # nobody has asked for anything yet: an hour begins with its first request
+            self._kept.clear()
         if not self._kept or now - self._kept[-1].at_seconds >= KEPT_EVERY_SECONDS:
             self._kept.append(_Reading(now, self._total_count))
         while self._kept[0].at_seconds < now - WINDOW_SECONDS:
