@@ -64,7 +64,7 @@ def test_what_a_signal_needs_does_not_grow_with_the_traffic_there_is() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, math.nan])
-def test_no_traffic_is_inconclusive_and_no_length_would_help(rate: float) -> None:
+def test_f24_no_traffic_is_inconclusive_and_no_length_would_help(rate: float) -> None:
     verdict = judge_traffic(POLICY, requests_per_second=rate)
     assert verdict.outcome is Outcome.INCONCLUSIVE
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from interlock.control.comparison import comparison
 from interlock.control.policy import judge_policy
@@ -292,3 +293,14 @@ def test_a_profile_that_became_a_directory_is_no_profile(directory: Path) -> Non
     (directory / "short.yaml").mkdir()
     with pytest.raises(PolicyError, match="no release profile 'short'"):
         read_profile("short")
+
+
+@pytest.mark.parametrize("gate", ["artifact", "evaluation", "parity", "latency", "memory", "disagreement", "drift"])
+def test_f24_a_gate_that_is_left_out_is_refused_and_not_skipped(gate: str) -> None:
+    whole = yaml.safe_load(GOOD)
+    whole["gates"].pop(gate)
+    with pytest.raises(PolicyError, match=f"gates.{gate}"):
+        parse_profile(yaml.safe_dump(whole), source="p.yaml")
+    whole["gates"][gate] = None
+    with pytest.raises(PolicyError, match=f"gates.{gate}"):
+        parse_profile(yaml.safe_dump(whole), source="p.yaml")
