@@ -2,9 +2,11 @@
 
 import json
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +99,36 @@ def too_slow_ms(limits: Sequence[LatencyLimit]) -> float:
     return max(SLOWER_BY_MS, 1.5 * min(limit.max_ms for limit in limits))
 
 
-def delayed(send: Sender, clock: Clock, delay_ms: float) -> Sender:
-    """A server that answers that much later."""
+class LateClock:
+    """
+    A clock by which every answer to `late` comes so much later than it does; nobody waits for it.
 
-    def late(payload: bytes) -> None:
-        send(payload)
-        clock.sleep(delay_ms / 1000)
+    A delay beyond the profile's limits can be seconds long, and waiting for it in every release would prove no more.
+    """
 
-    return late
+    def __init__(self, clock: Clock, delay_ms: float) -> None:
+        self._clock, self._delay_seconds, self._own = clock, delay_ms / 1000, threading.local()
+
+    def late(self, send: Sender) -> Sender:
+        """The same server, answering late."""
+
+        def answer(payload: bytes) -> None:
+            send(payload)
+            self._own.seconds = self._delay_seconds
+
+        return answer
+
+    def monotonic(self) -> float:
+        """Later in a thread that has just had such an answer; its next one sets the same again."""
+        return self._clock.monotonic() + float(getattr(self._own, "seconds", 0.0))
+
+    def utc_now(self) -> datetime:
+        """The wall clock as it is."""
+        return self._clock.utc_now()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        self._clock.sleep(seconds)
 
 
 def leaking(observe: Callable[[], PlaneState], mib_per_look: float) -> Callable[[], PlaneState]:

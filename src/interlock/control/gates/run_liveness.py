@@ -13,8 +13,8 @@ from interlock.control.gates.evaluation import judge_evaluation
 from interlock.control.gates.inputs import Model, OpenSender
 from interlock.control.gates.known_bad import (
     Changed,
+    LateClock,
     SomeRows,
-    delayed,
     hostile_files,
     leaking,
     moved,
@@ -128,9 +128,9 @@ def _parity(it: _Incumbent) -> Verdict:
 
 
 def _latency(it: _Incumbent) -> Verdict:
-    policy, clock = it.session.profile.gates.latency, it.session.services.clock
-    late = delayed(it.sender.send, clock, too_slow_ms([policy.p50, policy.p95, policy.p99]))
-    targets = Targets(late, it.sender.send, clock, it.hold, lambda: None)
+    policy = it.session.profile.gates.latency
+    clock = LateClock(it.session.services.clock, too_slow_ms([policy.p50, policy.p95, policy.p99]))
+    targets = Targets(clock.late(it.sender.send), it.sender.send, clock, it.hold, lambda: None)
     start = ColdStart(0.0, it.session.profile.serving.start_deadline_seconds)
     short = short_load(policy, LATENCY_REQUEST_COUNT)
     return judge_latency(short, targets, payloads=it.payloads, start=start, error=it.session.profile.judge.beta)
