@@ -23,6 +23,7 @@ MAY_ASK_THE_CLOCK = {
     "src/interlock/adapters/fakes.py": "is it, in tests",
     "src/interlock/adapters/evidence_files.py": "when a record was written, for the record; the order is its number",
     "src/interlock/control/counting.py": "the collector's time at the beginning; then the monotonic clock, and jumps are noticed",
+    "src/interlock/control/gates/known_bad.py": "passes it on; its own lateness is on the monotonic clock",
     "src/interlock/control/session.py": "part of a release's name; the order is its token",
     "src/interlock/control/plane_rollback.py": "part of a record's name",
     "src/interlock/plane/fuse.py": "when it has blown, for the record",
